@@ -1,0 +1,177 @@
+"""The seam to the network: bytes in, bytes out, in bursts.
+
+A transport knows HTTP/2 and gRPC and nothing of inference. It hands events up in bursts
+(`Transport.take`, one caller at a time) and takes answers from any thread (`Call`). Everything
+above it is the same for every transport, and one conformance suite runs against each.
+
+A unary call is one REQUEST event and is answered by one `finish(OK, reply=...)`. A streaming
+call is OPENED, any number of MESSAGE events, then HALF_CLOSED; it is answered by `send` and
+ended by `finish`. CANCELLED comes at most once, and only before the call has been finished: the
+peer reset it, lost the connection, or its deadline passed. Nothing follows it.
+
+Flow control: a stream is handed at most `window` messages that are not yet settled. `send(...,
+settles=n)` settles n of them when the network has taken the answer, `settle(n)` at once. A peer
+that does not read its answers is therefore not read from either, and memory stays bounded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol, TypeAlias
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+
+class Code(IntEnum):
+    """The status codes of gRPC."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class Arity(Enum):
+    """How many messages a method takes and gives."""
+
+    UNARY = "unary"  # one in, one out
+    STREAM = "stream"  # any number in, any number out, independent of each other
+
+
+class Kind(Enum):
+    """What an event says."""
+
+    REQUEST = "request"  # a unary call with its only message
+    OPENED = "opened"  # a streaming call; its messages follow
+    MESSAGE = "message"  # one message of a streaming call
+    HALF_CLOSED = "half-closed"  # the peer sends no more
+    CANCELLED = "cancelled"  # the peer has left or the deadline has passed
+
+
+class Call(Protocol):
+    """One RPC. Every method may be called from any thread, at any time, more than once."""
+
+    @property
+    def method(self) -> str:
+        """Full name, e.g. "/inference.GRPCInferenceService/ModelInfer"."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the peer sent: lower-case keys; values of "-bin" keys are bytes."""
+
+    @property
+    def peer(self) -> str:
+        """Address of the peer, for logs."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller gives up, in seconds of time.monotonic; None: never."""
+
+    def send(self, message: bytes, *, settles: int = 0) -> bool:
+        """Send one message of a streaming call.
+
+        settles: how many received messages this answer completes.
+        Returns False if the outgoing window is full: the message is queued all the same, but a
+        producer of many answers should wait. On a call that has ended it does nothing.
+        """
+
+    def settle(self, count: int) -> None:
+        """Say that count received messages are done with and have no answer to wait for."""
+
+    def finish(
+        self,
+        code: Code,
+        message: str = "",
+        *,
+        reply: bytes | None = None,
+        trailers: Metadata = (),
+    ) -> None:
+        """End the call, after everything sent before. Only the first call has an effect.
+
+        reply: the answer of a unary call, required with OK and ignored otherwise.
+        message: text for the caller; any length and any characters, the transport encodes it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a call. message: only with REQUEST and MESSAGE."""
+
+    kind: Kind
+    call: Call
+    message: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files. client_ca: if given, clients must present a certificate of it."""
+
+    certificate: str
+    key: str
+    client_ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a transport allows its peers."""
+
+    message_bytes: int = 64 << 20  # largest message, after decompression
+    concurrent_calls: int = 256  # calls in progress, all connections together
+    streams_per_connection: int = 128  # calls in progress on one connection
+    connections: int = 2000
+    stream_window: int = 64  # unsettled messages of one stream
+    stream_window_bytes: int = 64 << 20  # their size; one larger message is let through alone
+    keepalive_time_s: float = 60.0  # ping an idle peer so often
+    keepalive_timeout_s: float = 20.0  # and drop it when it does not answer so long
+    min_ping_interval_s: float = 10.0  # a peer that pings more often is dropped
+    handshake_timeout_s: float = 10.0
+
+
+class Transport(Protocol):
+    """A gRPC server without methods of its own."""
+
+    @property
+    def name(self) -> str:
+        """Name of the implementation, e.g. "threaded"."""
+
+    def start(self) -> Sequence[str]:
+        """Listen and return the addresses with real ports, e.g. "127.0.0.1:8001".
+
+        Raises SettingsError if an address cannot be bound.
+        """
+
+    def take(self, max_events: int, timeout: float | None) -> list[Event]:
+        """Wait for events and return up to max_events of them, oldest first.
+
+        timeout: seconds; None waits for ever. Empty after the time-out, and at once when the
+        transport is closed. Events of one call come in order.
+        """
+
+    def drain(self, timeout: float) -> bool:
+        """Refuse new calls and wait until those in progress have ended. True if all have."""
+
+    def close(self) -> None:
+        """Abort what is left, release the addresses and wake up `take`."""
+
+    @property
+    def closed(self) -> bool:
+        """True after close."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Return totals for the metrics endpoint, by name."""
+
+
+Methods: TypeAlias = Mapping[str, Arity]  # what a transport serves; others: UNIMPLEMENTED
