@@ -50,8 +50,6 @@ def dims(shape: Sequence[int | None]) -> str:
     return f"[{text},...]" if len(shape) > _MAX_DIMS else f"[{text}]"
 
 
-
-
 class PenstockError(Exception):
     """Base of every error that Penstock raises on purpose."""
 

@@ -63,7 +63,20 @@ BF16: Final = _datatype("BF16", "bfloat16", "<u2", None)
 BYTES: Final = _datatype("BYTES", "string", "O", "bytes_contents")
 
 DATATYPES: Final = (
-    BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, FP32, FP64, BF16, BYTES,
+    BOOL,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    FP16,
+    FP32,
+    FP64,
+    BF16,
+    BYTES,
 )
 BY_WIRE: Final[Mapping[str, Datatype]] = {d.wire: d for d in DATATYPES}
 BY_CONFIG: Final[Mapping[str, Datatype]] = {d.config: d for d in DATATYPES}

@@ -1,0 +1,196 @@
+"""From the files of a version to a model that serves: load, resolve, prove, warm up, schedule."""
+
+import logging
+import time
+from pathlib import Path
+
+from service.config import Settings
+from service.errors import LoadError, ProviderUnavailable
+from service.inference.model import Model
+from service.inference.policy import BatchPolicy
+from service.inference.queue import LevelPolicy, QueuePolicy
+from service.inference.scheduler import Scheduler, SchedulerConfig
+from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelQueuePolicy
+from service.repository.layout import ModelSource, VersionSource
+from service.repository.manifest import Manifest, check_files, read_manifest
+from service.repository.model_config import read_config
+from service.repository.signature import Graph, ModelSpec, normalised, resolve
+from service.runtime.cpus import usable_cpus
+from service.runtime.providers import CUDA, Device
+from service.runtime.session import OnnxBackend, Session, SessionConfig
+from service.runtime.warmup import proves_batching, replay_golden, run_warmups, warm_up
+
+_LOG = logging.getLogger(__name__)
+
+
+class ModelLoader:
+    """Loads versions by the settings of the server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._threads = settings.threads or usable_cpus()
+
+    def read_config(self, source: ModelSource) -> ModelConfig | None:
+        """Return config.pbtxt of a model. Raises ConfigError."""
+        return read_config(source.directory)
+
+    def load(self, source: VersionSource, config: ModelConfig | None) -> Model:
+        """Return the version, warm and scheduled. Raises LoadError with the reason."""
+        started = time.monotonic()
+        notes: list[str] = []
+        manifest = self._manifest(source, notes)
+        path = source.model_file(config.default_model_filename if config is not None else "")
+        session = Session(path, self._session_config(config))
+        try:
+            spec = self._resolve(session, source, config, manifest, notes)
+            self._prepare(session, source, spec, config, manifest)
+        except LoadError:
+            session.close()
+            raise
+        model = self._schedule(session, source, spec, config, path, started, notes)
+        _log_ready(model)
+        return model
+
+    def _manifest(self, source: VersionSource, notes: list[str]) -> Manifest | None:
+        manifest = None if source.file is not None else read_manifest(source.directory)
+        if manifest is None:
+            notes.append("no manifest: its files are not checked against digests")
+            return None
+        check_files(source.directory, manifest)
+        return manifest
+
+    def _session_config(self, config: ModelConfig | None) -> SessionConfig:
+        settings = self._settings
+        device, cuda_device = Device(settings.device), settings.cuda_device
+        for group in config.instance_group if config is not None else ():
+            if group.kind == ModelInstanceGroup.KIND_CPU:
+                device = Device.CPU
+            elif group.kind == ModelInstanceGroup.KIND_GPU:
+                if device is Device.CPU:
+                    raise ProviderUnavailable(
+                        "config.pbtxt demands KIND_GPU, but the server runs with --device cpu"
+                    )
+                device = Device.CUDA
+                cuda_device = group.gpus[0] if group.gpus else cuda_device
+        level = config.optimization.graph.level if config is not None else 0
+        return SessionConfig(device, cuda_device, self._threads, max(-1, min(level, 2)))
+
+    def _resolve(
+        self,
+        session: Session,
+        source: VersionSource,
+        config: ModelConfig | None,
+        manifest: Manifest | None,
+        notes: list[str],
+    ) -> ModelSpec:
+        graph = Graph(session.inputs, session.outputs)
+        largest = self._settings.max_batch_size
+        spec = resolve(graph, config, manifest, default_max_batch=largest)
+        if spec.is_proved or proves_batching(session, spec.signature):
+            return spec
+        notes.append("requests are not batched: rows of a batch could not be proved independent")
+        _LOG.warning("model %s version %d: %s", source.model, source.version, notes[-1])
+        return resolve(graph, config, manifest, batching=False, default_max_batch=largest)
+
+    def _prepare(
+        self,
+        session: Session,
+        source: VersionSource,
+        spec: ModelSpec,
+        config: ModelConfig | None,
+        manifest: Manifest | None,
+    ) -> None:
+        if manifest is not None:
+            replay_golden(session, source.directory, manifest)
+        if config is not None:
+            run_warmups(session, config.model_warmup, spec.signature)
+        warm_up(session, spec.signature, (1, spec.max_batch_size) if spec.max_batch_size else (1,))
+
+    def _schedule(
+        self,
+        session: Session,
+        source: VersionSource,
+        spec: ModelSpec,
+        config: ModelConfig | None,
+        path: Path,
+        started: float,
+        notes: list[str],
+    ) -> Model:
+        settings = self._settings
+        full = normalised(
+            source.model,
+            spec,
+            config,
+            on_gpu=session.provider == CUDA,
+            instances=settings.instances,
+        )
+        scheduler = Scheduler(
+            source.model,
+            OnnxBackend(session, spec.signature),
+            SchedulerConfig(
+                batch_policy(full, spec),
+                queue_policy(full),
+                instances=sum(group.count for group in full.instance_group),
+                queue_requests=settings.max_queue_requests,
+                queue_bytes=settings.max_queue_mib << 20,
+            ),
+        )
+        scheduler.start()
+        return Model(
+            name=source.model,
+            version=str(source.version),
+            signature=spec.signature,
+            config=full,
+            scheduler=scheduler,
+            provider=session.provider,
+            size_bytes=path.stat().st_size,
+            load_s=time.monotonic() - started,
+            notes=tuple(notes),
+        )
+
+
+def batch_policy(config: ModelConfig, spec: ModelSpec) -> BatchPolicy:
+    """Return how requests are batched by a normalised configuration."""
+    batching = config.dynamic_batching
+    return BatchPolicy(
+        max_rows=max(1, spec.max_batch_size),
+        preferred_rows=tuple(sorted(batching.preferred_batch_size)),
+        max_delay_s=batching.max_queue_delay_microseconds / 1e6,
+    )
+
+
+def queue_policy(config: ModelConfig) -> QueuePolicy:
+    """Return how requests wait by a normalised configuration."""
+    batching = config.dynamic_batching
+    levels = max(1, batching.priority_levels)
+    return QueuePolicy(
+        levels=levels,
+        default_level=batching.default_priority_level or levels,
+        default=_level_policy(batching.default_queue_policy),
+        by_level=tuple(
+            (level, _level_policy(policy))
+            for level, policy in sorted(batching.priority_queue_policy.items())
+        ),
+    )
+
+
+def _level_policy(policy: ModelQueuePolicy) -> LevelPolicy:
+    return LevelPolicy(
+        timeout_s=policy.default_timeout_microseconds / 1e6,
+        rejects=policy.timeout_action == ModelQueuePolicy.REJECT,
+        overridable=policy.allow_timeout_override,
+        max_requests=policy.max_queue_size,
+    )
+
+
+def _log_ready(model: Model) -> None:
+    _LOG.info(
+        "model %s version %s is ready: %s, %s, loaded in %.2f s",
+        model.name,
+        model.version,
+        model.provider,
+        f"batches of up to {model.config.max_batch_size}"
+        if model.signature.batched
+        else "no batching",
+        model.load_s,
+    )

@@ -1,0 +1,172 @@
+"""The server: what is started in which order, and stopped in which."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from service.app.loader import ModelLoader
+from service.app.watcher import Watcher
+from service.config import Settings
+from service.errors import LoadError, SettingsError
+from service.inference.model import Model
+from service.lifecycle.manager import Manager, State
+from service.observability.http import SidePort
+from service.observability.metrics import ServerCollector, Source
+from service.repository.layout import Repository
+from service.rpc.dispatch import Dispatcher
+from service.rpc.health import HealthService
+from service.rpc.infer import InferService
+from service.rpc.server_info import ServerInfo
+from service.transport.seam import Limits, Methods, Tls, Transport
+from service.transport.threaded import ThreadedTransport
+
+_LOG = logging.getLogger(__name__)
+_JOIN_S: Final = 5.0
+
+
+class Server:
+    """One server. `start` and `stop` are called once each, from one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._repository = Repository(Path(settings.repository), settings.model_name)
+        loader = ModelLoader(settings)
+        self.manager: Manager[Model] = Manager(loader.read_config, loader.load)
+        self._infer = InferService(self.manager, settings.default_deadline)
+        self._health = HealthService(
+            self.manager.is_ready,
+            self.manager.model_names,
+            lambda name: bool(self.manager.ready_versions(name)),
+        )
+        self.manager.on_change(self._health.changed)
+        info = ServerInfo(self.manager, settings.server_name, lambda: self._health.draining)
+        self._dispatcher = Dispatcher(
+            info, self._health, self._infer, reflection=settings.reflection
+        )
+        self._transport = _make_transport(settings, self._dispatcher.methods)
+        self._side_port = self._make_side_port()
+        self._watcher: Watcher | None = None
+        self.addresses: list[str] = []
+
+    @property
+    def http_address(self) -> str:
+        """Return HOST:PORT of the HTTP side port."""
+        return self._side_port.address
+
+    def start(self) -> None:
+        """Listen, then load the models; health says NOT_SERVING until they are warm.
+
+        Raises SettingsError if an address cannot be bound, RepositoryError if there is no
+        repository, LoadError if not a single model can be served.
+        """
+        sources = self._repository.scan()
+        self.addresses = list(self._transport.start())
+        self._side_port.start()
+        self._dispatcher.start(self._transport)
+        self.manager.announce(sources)
+        self.manager.apply(sources)
+        if self._settings.watch:
+            self._watcher = Watcher(self._repository, self.manager, self._settings.watch)
+            self._watcher.start()
+        elif not self.manager.servables():
+            raise LoadError(
+                "no model can be served: "
+                + "; ".join(f"{status.model}: {status.reason}" for status in self.manager.index())
+            )
+
+    def stop(self, hurry: Callable[[float], bool]) -> bool:
+        """Drain and stop. True if every accepted request was answered.
+
+        hurry: waits for so many seconds, and returns True at once when there is no time left.
+        """
+        deadline = time.monotonic() + self._settings.grace
+        self._health.draining = True
+        self._health.changed()
+        if self._settings.drain_delay:
+            _LOG.info("draining: NOT_SERVING for %.1f s", self._settings.drain_delay)
+            hurry(min(self._settings.drain_delay, self._settings.grace))
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._dispatcher.drain()
+        clean = self._transport.drain(max(0.0, deadline - time.monotonic()))
+        clean = self.manager.close(max(0.1, deadline - time.monotonic())) and clean
+        self.abort()
+        return clean
+
+    def abort(self) -> None:
+        """Stop at once: what is in progress is cut off."""
+        self._transport.close()
+        self._dispatcher.join(_JOIN_S)
+        self._side_port.close()
+
+    def failures(self) -> list[str]:
+        """Return a line for each model version that is not served and should be."""
+        return [
+            f"{status.model}: {status.reason}"
+            for status in self.manager.index()
+            if status.state is State.FAILED
+        ]
+
+    def _make_side_port(self) -> SidePort:
+        registry = CollectorRegistry()
+        registry.register(
+            ServerCollector(self._sources, self._infer.unknown, self._transport.counters)
+        )
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        return SidePort(
+            self._settings.host,
+            self._settings.http_port,
+            registry,
+            lambda: self.manager.is_ready() and not self._health.draining,
+        )
+
+    def _sources(self) -> Iterable[Source]:
+        for model in self.manager.servables():
+            scheduler = model.scheduler
+            yield Source(
+                model.name, model.version, scheduler.stats.snapshot(), scheduler.queue_depth
+            )
+
+
+def _make_transport(settings: Settings, methods: Methods) -> Transport:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    addresses = [f"{host}:{settings.port}"]
+    if settings.unix_socket:
+        addresses.append(f"unix:{settings.unix_socket}")
+    limits = Limits(
+        message_bytes=settings.max_message_mib << 20,
+        concurrent_calls=settings.max_concurrent_calls,
+        stream_window=settings.stream_window,
+        stream_window_bytes=settings.max_message_mib << 20,
+    )
+    tls = None
+    if settings.tls_certificate:
+        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca or None)
+    if settings.transport == "native":
+        raise SettingsError("--transport native: the native transport is not installed")
+    return ThreadedTransport(addresses, methods, limits, tls)
+
+
+def serve(settings: Settings, stop: threading.Event, on_ready: Callable[[Server], None]) -> bool:
+    """Run a server until stop is set. True if it drained without losing a request.
+
+    on_ready: called once everything is loaded. Setting stop a second time, after it was
+    cleared, cuts the drain delay short.
+    """
+    server = Server(settings)
+    try:
+        server.start()
+    except BaseException:
+        server.abort()
+        raise
+    on_ready(server)
+    stop.wait()
+    stop.clear()
+    return server.stop(stop.wait)

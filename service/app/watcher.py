@@ -1,0 +1,65 @@
+"""Looks for new versions in the repository from time to time, when the operator wants it."""
+
+import logging
+import threading
+from typing import TypeAlias
+
+from service.errors import RepositoryError
+from service.inference.model import Model
+from service.lifecycle.manager import Manager
+from service.repository.layout import ModelSource, Repository
+from service.repository.manifest import MANIFEST_FILE, MODEL_FILE
+from service.repository.model_config import CONFIG_FILE
+
+_LOG = logging.getLogger(__name__)
+_Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
+
+
+class Watcher:
+    """Owns a thread that applies the repository to the manager whenever its files change."""
+
+    def __init__(self, repository: Repository, manager: Manager[Model], interval_s: float) -> None:
+        self._repository = repository
+        self._manager = manager
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._seen: _Fingerprint = ()
+        self._thread = threading.Thread(target=self._loop, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Remember the repository as it is, and look again every interval."""
+        self._seen = _fingerprint(self._repository.scan())
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; waits for a load in progress."""
+        self._stop.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            try:
+                sources = self._repository.scan()
+            except RepositoryError as error:
+                _LOG.warning("the repository cannot be read, what serves goes on: %s", error)
+                continue
+            seen = _fingerprint(sources)
+            if seen != self._seen:
+                self._seen = seen
+                self._manager.apply(sources)
+
+
+def _fingerprint(sources: list[ModelSource]) -> _Fingerprint:
+    entries: list[tuple[str, int, int]] = []
+    for source in sources:
+        paths = [source.directory / CONFIG_FILE]
+        for version in source.versions:
+            paths += [version.model_file(), version.directory / MANIFEST_FILE]
+            paths += [version.directory / MODEL_FILE]
+        for path in paths:
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            entries.append((str(path), status.st_mtime_ns, status.st_size))
+    return tuple(entries)

@@ -1,0 +1,223 @@
+"""Settings of the server: one frozen object, checked once.
+
+A flag wins over the environment (PENSTOCK_NAME), which wins over the TOML file (--config), which
+wins over the default. The only module that reads the environment.
+"""
+
+import argparse
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from service.errors import SettingsError
+
+PREFIX: Final = "PENSTOCK_"
+
+
+def _setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the server runs. Names are those of the flags, with '_' for '-'."""
+
+    repository: str = field(metadata={"help": "repository, directory of one model, or model.onnx"})
+    model_name: str = _setting("", "name of a single model; default: from its path")
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8001, "gRPC port; 0 picks a free one")
+    http_port: int = _setting(8002, "HTTP port for metrics and health; 0 picks a free one")
+    unix_socket: str = _setting("", "also listen for gRPC on this Unix socket")
+    transport: str = _setting("auto", "network implementation", ("auto", "native", "threaded"))
+    device: str = _setting(
+        "auto", "where models run; cuda never falls back", ("auto", "cpu", "cuda")
+    )
+    cuda_device: int = _setting(0, "number of the GPU")
+    threads: int = _setting(0, "threads of one model run; 0: the CPUs this process may use")
+    instances: int = _setting(1, "batches of one model that may run at once")
+    max_batch_size: int = _setting(64, "rows in a batch, for models that batch and say no number")
+    max_queue_requests: int = _setting(4096, "requests that may wait for one model")
+    max_queue_mib: int = _setting(256, "their size in MiB")
+    max_message_mib: int = _setting(64, "largest gRPC message in MiB")
+    max_concurrent_calls: int = _setting(512, "calls and streams in progress at once")
+    stream_window: int = _setting(64, "requests in flight on one stream")
+    default_deadline: float = _setting(60.0, "seconds for requests without a deadline; 0: none")
+    drain_delay: float = _setting(1.0, "seconds between NOT_SERVING and refusing, on SIGTERM")
+    grace: float = _setting(25.0, "seconds that accepted requests may take after SIGTERM")
+    watch: float = _setting(0.0, "look for new versions every so many seconds; 0: never")
+    reflection: bool = _setting(True, "serve the schema to grpcurl and its like")
+    server_name: str = _setting("penstock", "name in ServerMetadata; some examples want 'triton'")
+    tls_certificate: str = _setting("", "PEM file of the server's certificate")
+    tls_key: str = _setting("", "PEM file of its key")
+    tls_client_ca: str = _setting("", "PEM file; clients must present a certificate of this CA")
+    allow_insecure: bool = _setting(False, "listen beyond loopback without TLS")
+    log_level: str = _setting(
+        "info", "least level that is logged", ("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting("text", "form of the log on stderr", ("text", "json"))
+
+    def __post_init__(self) -> None:
+        """Check every value. Raises SettingsError naming setting, value and expectation."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SettingsError(f"{flag(name)} is {value}, expected {low} to {high}")
+        for entry in fields(self):
+            choices = entry.metadata.get("choices")
+            if choices and getattr(self, entry.name) not in choices:
+                raise SettingsError(
+                    f"{flag(entry.name)} is '{getattr(self, entry.name)}', expected one of "
+                    f"{', '.join(choices)}"
+                )
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise SettingsError("--tls-certificate and --tls-key go together; one is missing")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise SettingsError("--tls-client-ca needs --tls-certificate and --tls-key")
+        if not (self.tls_certificate or self.allow_insecure or _is_loopback(self.host)):
+            raise SettingsError(
+                f"--host is '{self.host}', which others can reach, and there is no TLS. Give "
+                "--tls-certificate and --tls-key, or --allow-insecure if the network is trusted"
+            )
+
+
+_RANGES: Final = (
+    ("port", 0, 65535),
+    ("http_port", 0, 65535),
+    ("cuda_device", 0, 1024),
+    ("threads", 0, 1024),
+    ("instances", 1, 256),
+    ("max_batch_size", 1, 65536),
+    ("max_queue_requests", 1, 1_000_000),
+    ("max_queue_mib", 1, 1 << 20),
+    ("max_message_mib", 1, 2047),
+    ("max_concurrent_calls", 1, 100_000),
+    ("stream_window", 1, 65536),
+    ("default_deadline", 0, 86400),
+    ("drain_delay", 0, 3600),
+    ("grace", 0, 3600),
+    ("watch", 0, 86400),
+)
+
+
+def flag(name: str) -> str:
+    """Return the flag of a setting."""
+    return "REPOSITORY" if name == "repository" else "--" + name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add every setting to a parser. A flag that is not given is absent from the result."""
+    for entry in fields(Settings):
+        text, choices = entry.metadata["help"], entry.metadata.get("choices") or None
+        if entry.name == "repository":
+            parser.add_argument("repository", nargs="?", default=argparse.SUPPRESS, help=text)
+        elif entry.type is bool or isinstance(entry.default, bool):
+            parser.add_argument(
+                flag(entry.name),
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=f"{text} (default: {'yes' if entry.default else 'no'})",
+            )
+        else:
+            parser.add_argument(
+                flag(entry.name),
+                type=type(entry.default),
+                choices=choices,
+                default=argparse.SUPPRESS,
+                metavar=None if choices else _METAVARS[type(entry.default)],
+                help=text if entry.default == "" else f"{text} (default: {entry.default})",
+            )
+    parser.add_argument("--config", default=None, metavar="FILE", help="TOML file with settings")
+
+
+_METAVARS: Final = {str: "TEXT", int: "N", float: "SECONDS"}
+
+
+def load_settings(
+    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings from flags, environment and the TOML file that flags["config"] names.
+
+    Raises SettingsError for an unknown name or a value of the wrong type.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    path = flags.get("config") or environment.get(PREFIX + "CONFIG")
+    if path:
+        values.update(_from_file(Path(path)))
+    values.update(_from_environment(environment))
+    known = {entry.name for entry in fields(Settings)}
+    values.update({name: value for name, value in flags.items() if name in known})
+    if not values.get("repository"):
+        raise SettingsError(
+            "REPOSITORY is missing: what is to be served? See penstock serve --help"
+        )
+    return Settings(**values)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config {path}: not TOML: {error}") from error
+    by_name = {entry.name: entry for entry in fields(Settings)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        entry = by_name.get(key.replace("-", "_"))
+        if entry is None:
+            raise SettingsError(f"--config {path}: unknown setting '{key}'")
+        kind = _kind(entry)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)  # noqa: PLW2901
+        if type(value) is not kind:
+            raise SettingsError(f"--config {path}: {key} is {value!r}, expected {_EXPECTED[kind]}")
+        values[entry.name] = value
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for entry in fields(Settings):
+        text = environment.get(PREFIX + entry.name.upper())
+        if text is not None:
+            values[entry.name] = _parse(PREFIX + entry.name.upper(), text, _kind(entry))
+    return values
+
+
+def _parse(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off", ""):
+            return False
+        raise SettingsError(f"{name} is '{text}', expected {_EXPECTED[bool]}")
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingsError(f"{name} is '{text}', expected {_EXPECTED[kind]}") from None
+
+
+_EXPECTED: Final = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number of seconds",
+    str: "a text",
+}
+
+
+def _kind(entry: "Field[Any]") -> type:
+    return str if entry.default is MISSING else type(entry.default)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

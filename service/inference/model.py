@@ -1,0 +1,30 @@
+"""A model version that serves: what the RPCs need to know of it, in one place."""
+
+from dataclasses import dataclass, field
+
+from service.inference.scheduler import Scheduler
+from service.pb.model_config_pb2 import ModelConfig
+from service.tensors import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version, loaded and warm.
+
+    version: decimal, as in responses. config: normalised. provider: execution provider that
+    runs it. size_bytes: of its ONNX file. load_s: seconds from file to ready.
+    """
+
+    name: str
+    version: str
+    signature: Signature
+    config: ModelConfig
+    scheduler: Scheduler
+    provider: str
+    size_bytes: int = 0
+    load_s: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    def close(self, timeout: float) -> bool:
+        """Answer what was accepted, then free the model; see Scheduler.close."""
+        return self.scheduler.close(timeout)

@@ -1,0 +1,120 @@
+"""One request on its way through the scheduler, and its single end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from service.errors import RequestCancelled, RequestError
+from service.inference.backend import Interrupt
+from service.tensors import Signature, Tensors
+
+Key: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one answered request went, in nanoseconds."""
+
+    queue_ns: int  # from acceptance to the start of its batch
+    compute_ns: int  # assembling, running and splitting its batch
+
+
+NO_TIMINGS = Timings(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended: with outputs, or with the error."""
+
+    outputs: Tensors | None
+    error: RequestError | None
+    timings: Timings = NO_TIMINGS
+
+
+OnEnd: TypeAlias = Callable[[Outcome], None]
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution and how many still wait for it. Owned by the scheduler, under its lock."""
+
+    members: int
+    interrupt: Interrupt = field(default_factory=Interrupt)
+
+
+class Request:
+    """A valid request. It ends exactly once, whoever ends it first.
+
+    inputs: arrays valid against the signature; freed when the request ends.
+    outputs: names of the outputs wanted, in the caller's order.
+    rows: rows in axis 0 of a batched model, 1 otherwise.
+    deadline: time.monotonic seconds at which the caller gives up; None: never.
+    priority: level of the queue, 1 the highest; 0: the model's default.
+    timeout_us: longest wait in the queue that the caller asks for; 0: the model's default.
+    on_end: told the outcome once, on the thread that ends the request.
+    """
+
+    __slots__ = (
+        "_on_end", "arrived", "bytes", "deadline", "inputs", "key", "on_leave", "outputs",
+        "priority", "rows", "run", "timeout_us", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        inputs: Tensors,
+        outputs: tuple[str, ...],
+        *,
+        rows: int,
+        on_end: OnEnd,
+        deadline: float | None = None,
+        priority: int = 0,
+        timeout_us: int = 0,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.rows = rows
+        self.deadline = deadline
+        self.priority = priority
+        self.timeout_us = timeout_us
+        self.bytes = sum([array.nbytes for array in inputs.values()])
+        # The rest belongs to the scheduler.
+        self.key: Key = ()
+        self.arrived = 0.0
+        self.waiting = False
+        self.run: Run | None = None
+        self.on_leave: Callable[[Request], None] | None = None
+        self._on_end = [on_end]
+
+    @property
+    def ended(self) -> bool:
+        """True once the outcome has been told, or is being told."""
+        return not self._on_end
+
+    def complete(self, outputs: Tensors, timings: Timings = NO_TIMINGS) -> bool:
+        """End the request with its outputs. False if it had ended before."""
+        return self._end(Outcome(outputs, None, timings))
+
+    def fail(self, error: RequestError) -> bool:
+        """End the request with an error. False if it had ended before."""
+        return self._end(Outcome(None, error))
+
+    def cancel(self) -> bool:
+        """End the request because its caller has left. False if it had ended before."""
+        return self._end(Outcome(None, RequestCancelled()))
+
+    def _end(self, outcome: Outcome) -> bool:
+        try:
+            on_end = self._on_end.pop()  # atomic: of two threads that end it, one gets it
+        except IndexError:
+            return False
+        self.inputs = {}
+        if (on_leave := self.on_leave) is not None:
+            on_leave(self)
+        on_end(outcome)
+        return True
+
+
+def batch_key(signature: Signature, inputs: Tensors) -> Key:
+    """Return what requests must have in common to share a batch: names and row shapes."""
+    skip = 1 if signature.batched else 0
+    return tuple([(name, array.shape[skip:]) for name, array in inputs.items()])

@@ -1,0 +1,311 @@
+"""The scheduler of one model version: a bounded queue and the threads that empty it.
+
+Every request that `submit` accepts ends exactly once: with its rows, with an error, or because
+its caller left. Threads are owned here and joined by `close`.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from service.errors import (
+    BackendError,
+    BackendInterrupted,
+    DeadlineUnmeetable,
+    InferenceFailed,
+    QueueFull,
+    RequestError,
+    ShuttingDown,
+)
+from service.inference.backend import Backend, Interrupt
+from service.inference.batch import join_inputs, split_batch
+from service.inference.policy import BatchPolicy, Close, Wait, decide
+from service.inference.queue import QueuePolicy, RequestQueue
+from service.inference.request import Key, Request, Run, Timings, batch_key
+from service.inference.split import split_request
+from service.observability.stats import BatchTiming, ModelStats
+from service.tensors import Tensors
+
+_LOG = logging.getLogger(__name__)
+_SMOOTHING: Final = 0.1  # weight of the newest run in the mean of run times
+_ADMISSION_RUNS: Final = 8  # runs seen before a deadline is judged by their mean
+
+
+_Step: TypeAlias = tuple[list[tuple[Request, RequestError]], list[Request], Run]
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """How one model is scheduled.
+
+    instances: batches that may run at once. queue_requests, queue_bytes: bounds of what waits.
+    """
+
+    batch: BatchPolicy
+    queue: QueuePolicy = field(default_factory=QueuePolicy)
+    instances: int = 1
+    queue_requests: int = 4096
+    queue_bytes: int = 256 << 20
+
+
+class Scheduler:
+    """Batches the requests for one backend and runs them."""
+
+    def __init__(
+        self,
+        model: str,
+        backend: Backend,
+        config: SchedulerConfig,
+        *,
+        stats: ModelStats | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stats = stats or ModelStats()
+        self._model = model
+        self._backend = backend
+        self._config = config
+        self._is_batched = backend.signature.batched
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._queue = RequestQueue(config.queue)  # this and what follows: under _changed
+        self._waiting = 0
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self._closing = False
+        self._mean_run_s = 0.0
+        self._runs = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{model}-{index}", daemon=True)
+            for index in range(config.instances)
+        ]
+
+    def start(self) -> None:
+        """Start the threads. What was submitted before is served now."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queue_depth(self) -> int:
+        """Return how many requests wait."""
+        return self._waiting
+
+    @property
+    def mean_run_s(self) -> float:
+        """Return the running mean of the time of one execution, in seconds."""
+        return self._mean_run_s
+
+    def submit(self, request: Request) -> None:
+        """Accept a valid request; its on_end is called later, on any thread.
+
+        A request with more rows than the largest batch is split, and its answer joined again.
+        Raises QueueFull, DeadlineUnmeetable or ShuttingDown; the request has then not ended.
+        """
+        max_rows = self._config.batch.max_rows
+        parts = [request] if request.rows <= max_rows else split_request(request, max_rows)
+        now = self._clock()
+        for part in parts:
+            part.arrived = now
+            part.key = batch_key(self._backend.signature, part.inputs)
+        with self._changed:
+            self._admit(request, parts, now)
+            for part in parts:
+                part.waiting = True
+                part.on_leave = self._left
+                self._queue.push(part)
+                self._waiting += 1
+                self._waiting_rows += part.rows
+                self._waiting_bytes += part.bytes
+            self._changed.notify(len(parts))
+        for part in parts:
+            if part.ended:  # its caller left before on_leave was set
+                self._left(part)
+
+    def close(self, timeout: float) -> bool:
+        """Refuse new requests, answer those accepted, join the threads, close the backend.
+
+        timeout: seconds; what still waits then is answered with ShuttingDown.
+        Returns True if everything accepted was answered by the model.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            rest = self._queue.drain()
+        for request in rest:
+            request.fail(ShuttingDown())
+        if any(thread.is_alive() for thread in self._threads):
+            return False  # a run is still going on: its backend must live until the process ends
+        self._backend.close()
+        return not rest
+
+    def _admit(self, request: Request, parts: Sequence[Request], now: float) -> None:
+        if self._closing:
+            raise ShuttingDown
+        config = self._config
+        if self._waiting + len(parts) > config.queue_requests:
+            raise QueueFull(self._model, f"{self._waiting} requests")
+        if self._waiting and self._waiting_bytes + request.bytes > config.queue_bytes:
+            raise QueueFull(self._model, f"{self._waiting_bytes >> 20} MiB")
+        level = config.queue.level_of(request.priority)
+        limit = config.queue.policy_of(level).max_requests
+        if limit and self._queue.count(level) + len(parts) > limit:
+            raise QueueFull(self._model, f"{limit} requests")
+        if request.deadline is not None and self._runs >= _ADMISSION_RUNS and self._waiting:
+            left_s = request.deadline - now
+            batches = 1 + self._waiting_rows // config.batch.max_rows
+            needed_s = self._mean_run_s * batches / config.instances
+            if needed_s > left_s:
+                raise DeadlineUnmeetable(self._model, needed_s, left_s)
+
+    def _left(self, request: Request) -> None:
+        """Free the place of a request that ended early; stop a run that nobody waits for."""
+        with self._changed:
+            if request.waiting:
+                self._forget(request)
+                return
+            run, request.run = request.run, None
+            if run is None:
+                return
+            run.members -= 1
+            if run.members:
+                return
+        run.interrupt.request()
+
+    def _forget(self, request: Request) -> None:
+        request.waiting = False
+        self._waiting -= 1
+        self._waiting_rows -= request.rows
+        self._waiting_bytes -= request.bytes
+
+    def _work(self) -> None:
+        while (step := self._next_step()) is not None:
+            expired, members, run = step
+            for request, error in expired:
+                self._fail(request, error)
+            if members:
+                self._execute(members, run)
+            del step, expired, members, run  # tensors must not outlive their batch here
+
+    def _next_step(self) -> _Step | None:
+        """Wait until there are requests to expire or to run; None when closing and empty."""
+        with self._changed:
+            while True:
+                if expired := self._queue.expire(self._clock()):
+                    return expired, [], Run(0)
+                key = self._queue.front()
+                if key is None:
+                    if self._closing:
+                        return None
+                    self._changed.wait()
+                    continue
+                decision = self._decide(key)
+                if isinstance(decision, Close):
+                    return [], *self._claim(key, decision.requests)
+                self._changed.wait(decision.until - self._clock())
+
+    def _decide(self, key: Key) -> Close | Wait:
+        policy = self._config.batch
+        waiting = self._queue.peek(key, policy.max_rows + 1)
+        return decide(
+            policy,
+            [request.rows for request in waiting],
+            waiting[0].arrived,
+            self._clock(),
+            draining=self._closing,
+        )
+
+    def _claim(self, key: Key, count: int) -> tuple[list[Request], Run]:
+        members = self._queue.take(key, count)
+        run = Run(len(members))
+        for request in members:
+            self._forget(request)
+            request.run = run
+        return members, run
+
+    def _execute(self, claimed: list[Request], run: Run) -> None:
+        """Run a batch and end its members. If it fails, run each member once by itself."""
+        members, inputs = _live(claimed)
+        if not members:
+            return
+        try:
+            timing, parts = self._run(members, inputs, run.interrupt)
+        except BackendInterrupted:
+            return  # every caller has left: nobody waits for an answer
+        except BackendError as error:
+            if len(members) == 1:
+                self._fail_run(members[0], error)
+                return
+            for request in members:
+                alone = Run(1)
+                request.run = alone
+                self._execute([request], alone)
+            return
+        self._finish(members, parts, timing)
+
+    def _run(
+        self,
+        members: Sequence[Request],
+        inputs: Sequence[Tensors],
+        interrupt: Interrupt,
+    ) -> tuple[BatchTiming, list[Tensors]]:
+        started = time.perf_counter_ns()
+        wanted = members[0].outputs
+        if len(members) > 1:
+            wanted = tuple(dict.fromkeys(name for request in members for name in request.outputs))
+        rows = [request.rows for request in members]
+        try:
+            batch = join_inputs(inputs)
+            assembled = time.perf_counter_ns()
+            outputs = self._backend.run(batch, wanted, interrupt)
+            ran = time.perf_counter_ns()
+            parts = split_batch(outputs, rows) if self._is_batched else [outputs]
+        except BackendError:
+            raise
+        except Exception as error:  # a fault of ours must not end the thread and strand callers
+            raise BackendError(f"unexpected {type(error).__name__}: {error}") from error
+        done = time.perf_counter_ns()
+        timing = BatchTiming(sum(rows), len(rows), assembled - started, ran - assembled, done - ran)
+        return timing, parts
+
+    def _finish(self, members: list[Request], parts: list[Tensors], timing: BatchTiming) -> None:
+        now = self._clock()
+        compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
+        started = now - compute_ns / 1e9
+        queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
+        self.stats.record_batch(timing, queue_ns)
+        self._note_run(compute_ns / 1e9)
+        for request, part, waited in zip(members, parts, queue_ns, strict=True):
+            request.on_leave = None  # the run is over: nothing is left to stop
+            if len(part) != len(request.outputs):  # a batch mate wanted more
+                part = {name: part[name] for name in request.outputs}  # noqa: PLW2901
+            request.complete(part, Timings(waited, compute_ns))
+
+    def _note_run(self, seconds: float) -> None:
+        weight = _SMOOTHING if self._runs else 1.0
+        self._mean_run_s += (seconds - self._mean_run_s) * weight
+        self._runs += 1
+
+    def _fail_run(self, request: Request, error: BackendError) -> None:
+        error_id = secrets.token_hex(4)
+        _LOG.error("model %s: run failed (error id %s)", self._model, error_id, exc_info=error)
+        self._fail(request, InferenceFailed(self._model, error_id))
+
+    def _fail(self, request: Request, error: RequestError) -> None:
+        waited = self._clock() - request.arrived
+        if request.fail(error):
+            self.stats.record_failure(int(waited * 1e9))
+
+
+def _live(requests: Sequence[Request]) -> tuple[list[Request], list[Tensors]]:
+    """Return the requests that have not ended, with their inputs: an end empties these."""
+    pairs = [(request, request.inputs) for request in requests]
+    live = [(request, inputs) for request, inputs in pairs if not request.ended]
+    return [request for request, _ in live], [inputs for _, inputs in live]

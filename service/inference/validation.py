@@ -1,0 +1,158 @@
+"""Checks a decoded request against the signature of its model. The texts are Triton's."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from service.errors import InvalidRequest, dims, shown
+from service.tensors import BYTES, Array, Datatype, Signature, Tensors, TensorSpec
+
+MAX_RANK = 16
+
+
+def check_input_names(model: str, signature: Signature, names: Sequence[str]) -> None:
+    """Check that every required input is there, once, and nothing else.
+
+    names: in the order of the request. Raises InvalidRequest.
+    """
+    given = set(names)
+    if len(given) != len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise InvalidRequest(f"input '{shown(twice)}' already exists in request")
+    known = {spec.name for spec in signature.inputs}
+    required = [spec.name for spec in signature.inputs if not spec.optional]
+    missing = [name for name in required if name not in given]
+    if missing or len(names) > len(known):
+        _raise_wrong_count(model, len(required), len(known), names, missing)
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(
+                f"unexpected inference input '{shown(name)}' for model '{model}'",
+            )
+
+
+def check_shape(
+    model: str,
+    spec: TensorSpec,
+    datatype: Datatype | None,
+    wire_datatype: str,
+    shape: Sequence[int],
+    *,
+    batched: bool,
+) -> None:
+    """Check the declared datatype and shape of one input before its contents are touched.
+
+    Raises InvalidRequest.
+    """
+    name = shown(spec.name)
+    if datatype is None:
+        raise InvalidRequest(f"unsupported datatype '{shown(wire_datatype)}' for input '{name}'")
+    if datatype is not spec.datatype:
+        raise InvalidRequest(
+            f"inference input '{name}' data-type is '{datatype}', but model '{model}' expects "
+            f"'{spec.datatype}'",
+        )
+    if batched and not shape:
+        raise InvalidRequest(
+            f"input '{name}' has no shape but model requires batch dimension for '{model}'",
+        )
+    if any(extent < 0 for extent in shape):
+        raise InvalidRequest(
+            f"All input dimensions should be specified for input '{name}' for model '{model}', "
+            f"got {dims(shape)}: a negative dimension has no meaning in a request",
+        )
+    if not spec.admits(shape) or len(shape) > MAX_RANK:
+        note = (
+            " NOTE: the model batches: the first dimension is the batch size, any number of rows."
+            if batched
+            else ""
+        )
+        raise InvalidRequest(
+            f"unexpected shape for input '{name}' for model '{model}'. "
+            f"Expected {dims(spec.shape)}, got {dims(shape)}.{note}",
+        )
+
+
+def batch_rows(model: str, signature: Signature, inputs: Mapping[str, Array]) -> int:
+    """Return the rows of a request: axis 0 of a batched model's inputs, else 1.
+
+    Raises InvalidRequest if the inputs disagree or have no rows.
+    """
+    if not signature.batched:
+        return 1
+    rows = -1
+    for name, array in inputs.items():
+        if rows not in (-1, array.shape[0]):
+            raise InvalidRequest(
+                f"input '{shown(name)}' batch size does not match other inputs for '{model}'",
+            )
+        rows = array.shape[0]
+    if rows == 0:
+        raise InvalidRequest(f"inference request batch-size must be at least 1 for '{model}'")
+    return max(rows, 1)
+
+
+def check_outputs(model: str, signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the outputs to compute: those asked for, or all. Raises InvalidRequest."""
+    if not names:
+        return tuple(spec.name for spec in signature.outputs)
+    known = {spec.name for spec in signature.outputs}
+    for index, name in enumerate(names):
+        if name not in known:
+            raise InvalidRequest(
+                f"unexpected inference output '{shown(name)}' for model '{model}'",
+            )
+        if name in names[:index]:
+            raise InvalidRequest(f"output '{shown(name)}' already exists in request")
+    return tuple(names)
+
+
+def as_text(inputs: Tensors, signature: Signature) -> Tensors:
+    """Return the inputs with BYTES elements decoded: an ONNX string is UTF-8 text.
+
+    Raises InvalidRequest naming the input and the element that is not UTF-8.
+    """
+    for spec in signature.inputs:
+        if spec.datatype is BYTES and spec.name in inputs:
+            inputs[spec.name] = _decode(spec.name, inputs[spec.name])
+    return inputs
+
+
+def _decode(name: str, array: Array) -> Array:
+    text = np.empty(array.size, dtype=object)
+    for index, element in enumerate(array.reshape(-1).tolist()):
+        try:
+            text[index] = element.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"input '{shown(name)}' must be UTF-8: element {index} is not ({error.reason} at "
+                f"byte {error.start})",
+            ) from None
+    return text.reshape(array.shape)
+
+
+def _raise_wrong_count(
+    model: str,
+    required: int,
+    known: int,
+    names: Sequence[str],
+    missing: Sequence[str],
+) -> None:
+    expected = str(known) if required == known else f"between {required} and {known}"
+    quoted = ",".join(f"'{shown(name)}'" for name in names[:_MAX_LISTED])
+    text = f"expected {expected} inputs but got {len(names)} inputs for model '{model}'."
+    if required != known:
+        text = (
+            f"expected number of inputs between {required} and {known} but got {len(names)} "
+            f"inputs for model '{model}'."
+        )
+    if missing:
+        lacking = ",".join(f"'{shown(name)}'" for name in missing[:_MAX_LISTED])
+        text += (
+            f" Got input(s) [{quoted}], but missing required input(s) [{lacking}]. "
+            "Please provide all required input(s)."
+        )
+    raise InvalidRequest(text)
+
+
+_MAX_LISTED = 16  # names that an error lists

@@ -1,0 +1,293 @@
+"""The manager: loads, swaps and unloads versions, and hands out the one a request names.
+
+Generic over what a version becomes (`Servable`), so that it can be tested without a runtime. A
+request holds a counted handle while it needs its version: a swap waits for handles, never for
+traffic.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Generic, Protocol, TypeVar
+
+from service.errors import (
+    InvalidRequest,
+    LoadError,
+    ModelNotReady,
+    UnknownModel,
+    shown,
+)
+from service.lifecycle.version_policy import served_versions
+from service.pb.model_config_pb2 import ModelConfig
+from service.repository.layout import ModelSource, VersionSource
+
+_LOG = logging.getLogger(__name__)
+_CLOSE_S: Final = 30.0  # a version that is replaced may finish its requests for so long
+
+
+class State(Enum):
+    """State of a version, by the names of RepositoryIndex."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    FAILED = "UNAVAILABLE"
+    UNLOADING = "UNLOADING"
+
+
+class Servable(Protocol):
+    """What a loaded version is."""
+
+    def close(self, timeout: float) -> bool:
+        """Refuse new requests, answer those accepted, free everything."""
+
+
+S = TypeVar("S", bound=Servable)
+
+
+@dataclass(slots=True)
+class _Entry(Generic[S]):
+    source: VersionSource | None
+    state: State
+    reason: str = ""
+    servable: S | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """State of one version. version: 0 if the model has none. reason: why it is not ready."""
+
+    model: str
+    version: int
+    state: State
+    reason: str = ""
+
+
+Reader = Callable[[ModelSource], ModelConfig | None]
+Loader = Callable[[VersionSource, ModelConfig | None], S]
+Listener = Callable[[], None]
+
+
+class Manager(Generic[S]):
+    """Every model that is known, and its versions. Methods may be called from any thread."""
+
+    def __init__(self, read_config: Reader, load: Loader[S]) -> None:
+        self._read_config = read_config
+        self._load = load
+        self._lock = threading.Lock()
+        self._models: dict[str, dict[int, _Entry[S]]] = {}
+        self._newest: dict[str, S] = {}  # replaced whole under the lock, read without it
+        self._listeners: list[Listener] = []
+        self._ready = False
+
+    def on_change(self, listener: Listener) -> None:
+        """Call listener after every change of state, on the thread that made it."""
+        self._listeners.append(listener)
+
+    def announce(self, sources: Iterable[ModelSource]) -> None:
+        """Make the models known as LOADING, before any is loaded."""
+        with self._lock:
+            for source in sources:
+                self._models.setdefault(source.name, {})
+                for version in source.versions[-1:]:
+                    entry: _Entry[S] = _Entry(version, State.LOADING)
+                    self._models[source.name].setdefault(version.version, entry)
+        self._changed()
+
+    def apply(self, sources: Iterable[ModelSource]) -> None:
+        """Load what should run and does not; unload what runs and should not.
+
+        A version that fails stays out with its reason, and the others go on. A newer version
+        serves before the old one is unloaded.
+        """
+        wanted = list(sources)
+        for source in wanted:
+            self._apply_model(source)
+        with self._lock:
+            gone = [name for name in self._models if name not in {s.name for s in wanted}]
+        for name in gone:
+            self._unload(name, keep=())
+        with self._lock:
+            self._ready = True
+        self._changed()
+
+    def find(self, name: str, version: str = "") -> S:
+        """Return the version that a request names: the newest ready one, or the one given.
+
+        Raises UnknownModel, ModelNotReady, or InvalidRequest if version is not a version.
+        """
+        if not version and (newest := self._newest.get(name)) is not None:
+            return newest
+        number = parse_version_text(version)
+        versions = self._models.get(name)
+        if versions is None:
+            raise UnknownModel(f"Request for unknown model: '{shown(name)}' is not found")
+        if number is None:
+            raise UnknownModel(f"Request for unknown model: '{name}' has no available versions")
+        entry = versions.get(number)
+        if entry is None:
+            raise UnknownModel(f"Request for unknown model: '{name}' version {number} is not found")
+        if entry.state is not State.READY or entry.servable is None:
+            raise ModelNotReady(
+                f"Request for unknown model: '{name}' version {number} is not at ready state",
+            )
+        return entry.servable
+
+    def ready_versions(self, name: str) -> list[int]:
+        """Return the ready versions of a model, ascending."""
+        versions = self._models.get(name, {})
+        return sorted(v for v, e in list(versions.items()) if e.state is State.READY)
+
+    def servables(self) -> list[S]:
+        """Return every ready version, by name and version."""
+        with self._lock:
+            return [
+                entry.servable
+                for _, versions in sorted(self._models.items())
+                for _, entry in sorted(versions.items())
+                if entry.state is State.READY and entry.servable is not None
+            ]
+
+    def index(self) -> list[VersionStatus]:
+        """Return the state of every version that is known, by name and version."""
+        with self._lock:
+            return [
+                VersionStatus(name, version, entry.state, entry.reason)
+                for name, versions in sorted(self._models.items())
+                for version, entry in sorted(versions.items())
+            ]
+
+    def is_ready(self) -> bool:
+        """Tell whether everything that should be served is: the first load is over, none failed."""
+        with self._lock:
+            return self._ready and all(
+                entry.state is State.READY
+                for versions in self._models.values()
+                for entry in versions.values()
+                if entry.state is not State.UNLOADING
+            )
+
+    def model_names(self) -> list[str]:
+        """Return the names of all known models."""
+        return sorted(self._models)
+
+    def close(self, timeout: float) -> bool:
+        """Unload everything. True if every accepted request was answered by its model."""
+        clean = True
+        for name in self.model_names():
+            clean = self._unload(name, keep=(), timeout=timeout) and clean
+        return clean
+
+    def _apply_model(self, source: ModelSource) -> None:
+        try:
+            config = self._read_config(source)
+            policy = config.version_policy if config is not None else None
+            present = {version.version: version for version in source.versions}
+            if not present:
+                raise LoadError(f"{source.directory}: no version (VERSION/model.onnx) in it")
+            wanted = served_versions(policy, present)
+            if not wanted:
+                raise LoadError(
+                    f"{source.directory}: version_policy asks for versions "
+                    f"{list(config.version_policy.specific.versions) if config else []}, "
+                    f"present are {sorted(present)}",
+                )
+        except LoadError as error:
+            self._fail(source, error)
+            return
+        for number in wanted:
+            self._load_version(present[number], config)
+        self._unload(source.name, keep=wanted)
+
+    def _load_version(self, source: VersionSource, config: ModelConfig | None) -> None:
+        entry = self._models.get(source.model, {}).get(source.version)
+        if entry is not None and entry.state is State.READY:
+            return
+        self._set(source.model, source.version, _Entry(source, State.LOADING))
+        try:
+            servable = self._load(source, config)
+        except LoadError as error:
+            _LOG.error("model %s version %d: %s", source.model, source.version, error)
+            failed: _Entry[S] = _Entry(source, State.FAILED, str(error))
+            self._set(source.model, source.version, failed)
+            return
+        self._set(source.model, source.version, _Entry(source, State.READY, "", servable))
+
+    def _fail(self, source: ModelSource, error: LoadError) -> None:
+        _LOG.error("model %s: %s", source.name, error)
+        version = source.versions[-1].version if source.versions else 0
+        with self._lock:
+            known = self._models.setdefault(source.name, {})
+            serving = any(entry.state is State.READY for entry in known.values())
+        if not serving:  # what serves goes on serving
+            self._set(source.name, version, _Entry(None, State.FAILED, str(error)))
+
+    def _unload(self, name: str, *, keep: Iterable[int], timeout: float = _CLOSE_S) -> bool:
+        kept = set(keep)
+        with self._lock:
+            versions = self._models.get(name, {})
+            if kept and not any(v in kept and e.state is State.READY for v, e in versions.items()):
+                kept |= {v for v, e in versions.items() if e.state is State.READY}
+            gone = {v: e for v, e in versions.items() if v not in kept}
+            for entry in gone.values():
+                entry.state = State.UNLOADING
+        self._changed()
+        clean = True
+        for entry in gone.values():
+            if entry.servable is not None:
+                clean = entry.servable.close(timeout) and clean
+        with self._lock:
+            for version in gone:
+                versions.pop(version, None)
+            if not versions and not kept:
+                self._models.pop(name, None)
+        self._changed()
+        return clean
+
+    def _set(self, name: str, version: int, entry: _Entry[S]) -> None:
+        with self._lock:
+            self._models.setdefault(name, {})[version] = entry
+        self._changed()
+
+    def _changed(self) -> None:
+        with self._lock:
+            self._newest = {
+                name: newest
+                for name, versions in self._models.items()
+                if (newest := _newest_ready(versions)) is not None
+            }
+        for listener in list(self._listeners):
+            listener()
+
+
+def _newest_ready(versions: Mapping[int, _Entry[S]]) -> S | None:
+    for _, entry in sorted(versions.items(), reverse=True):
+        if entry.state is State.READY:
+            return entry.servable
+    return None
+
+
+def parse_version_text(text: str) -> int | None:
+    """Return the version of a request; None if it names none.
+
+    Raises InvalidRequest if it is not the decimal form of a positive integer.
+    """
+    if not text:
+        return None
+    number = 0
+    if text.isascii() and (text.isdigit() or (text[0] == "-" and text[1:].isdigit())):
+        with suppress(ValueError):  # more digits than int() takes
+            number = int(text)
+    else:
+        raise InvalidRequest(
+            f"failed to get model version from specified version string '{shown(text)}' "
+            "(details: not a decimal number), version should be an integral value > 0",
+        )
+    if number <= 0 or str(number) != text:
+        raise InvalidRequest(
+            f"invalid model version specified '{shown(text)}' , "
+            "version should be an integral value > 0",
+        )
+    return number

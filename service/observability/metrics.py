@@ -1,0 +1,107 @@
+"""Prometheus families of everything that is counted; collected when somebody asks.
+
+Labels come from models that are served, never from what a client sends.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from service.observability.stats import Histogram, ModelStats, Totals
+
+_LABELS = ("model", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is read of one model version."""
+
+    model: str
+    version: str
+    totals: Totals
+    queue_depth: int
+
+
+class ServerCollector(Collector):
+    """Collects from the server as it is at the moment."""
+
+    def __init__(
+        self,
+        sources: Callable[[], Iterable[Source]],
+        unknown: ModelStats,
+        transport: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """unknown: outcomes of requests that name no served model."""
+        self._sources = sources
+        self._unknown = unknown
+        self._transport = transport
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        sources = list(self._sources())
+        yield self._requests(sources)
+        yield from _histograms(sources)
+        depth = GaugeMetricFamily(
+            "penstock_queue_depth", "Requests that wait for the model.", labels=_LABELS
+        )
+        rows = CounterMetricFamily("penstock_rows", "Rows inferred.", labels=_LABELS)
+        for source in sources:
+            depth.add_metric((source.model, source.version), source.queue_depth)
+            rows.add_metric((source.model, source.version), source.totals.rows)
+        yield depth
+        yield rows
+        for name, value in sorted(self._transport().items()):
+            if name.startswith("active"):
+                yield GaugeMetricFamily(f"penstock_transport_{name}", "Of the transport.", value)
+            else:
+                yield CounterMetricFamily(f"penstock_transport_{name}", "Of the transport.", value)
+
+    def _requests(self, sources: Iterable[Source]) -> Metric:
+        family = CounterMetricFamily(
+            "penstock_requests",
+            "Infer requests by model, version and gRPC status.",
+            labels=(*_LABELS, "outcome"),
+        )
+        for source in sources:
+            for outcome, count in sorted(source.totals.outcomes.items()):
+                family.add_metric((source.model, source.version, outcome), count)
+        for outcome, count in sorted(self._unknown.snapshot().outcomes.items()):
+            family.add_metric(("_unknown", "", outcome), count)
+        return family
+
+
+def _histograms(sources: Iterable[Source]) -> Iterator[Metric]:
+    queue = _family("queue_seconds", "Time between acceptance and execution.")
+    compute = _family("compute_seconds", "Time of the batch that a request was in.")
+    total = _family("request_seconds", "Time between acceptance and answer.")
+    batch = _family("batch_rows", "Rows in one execution.")
+    for source in sources:
+        labels = (source.model, source.version)
+        _add(queue, labels, source.totals.queue_ns, 1e9)
+        _add(compute, labels, source.totals.compute_ns, 1e9)
+        _add(total, labels, source.totals.total_ns, 1e9)
+        _add(batch, labels, source.totals.batch_rows, 1)
+    yield from (queue, compute, total, batch)
+
+
+def _family(name: str, documentation: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"penstock_{name}", documentation, labels=_LABELS)
+
+
+def _add(
+    family: HistogramMetricFamily, labels: tuple[str, str], histogram: Histogram, unit: float
+) -> None:
+    buckets: list[tuple[str, float]] = []
+    running = 0
+    for bound, count in zip(histogram.bounds, histogram.buckets, strict=False):
+        running += count
+        buckets.append((f"{bound / unit:g}", running))
+    buckets.append(("+Inf", running + histogram.buckets[-1]))
+    family.add_metric(labels, buckets, histogram.total / unit)

@@ -1,0 +1,130 @@
+"""Counts and durations of one model version, cheap enough for the way of every request.
+
+One batch is recorded under one lock. Readers get a consistent copy. Knows no exposition format:
+metrics.py turns the copies into Prometheus families, rpc into ModelStatistics.
+"""
+
+import copy
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+# Upper bounds in nanoseconds: 50 us to 10 s, about 2.2 a step.
+DURATION_BOUNDS_NS: Final = tuple(
+    int(seconds * 1e9)
+    for seconds in (
+        50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3,
+        500e-3, 1, 2.5, 5, 10,
+    )
+)  # fmt: skip
+BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Histogram:
+    """Counts by upper bound (inclusive), with an overflow bucket last, and a total."""
+
+    __slots__ = ("bounds", "buckets", "total")
+
+    def __init__(self, bounds: Sequence[int]) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.total = 0
+
+    def add(self, value: int) -> None:
+        """Count one value."""
+        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """Return how many values were counted."""
+        return sum(self.buckets)
+
+
+@dataclass(slots=True)
+class BatchTotals:
+    """Executions with one number of rows; durations in nanoseconds."""
+
+    executions: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTiming:
+    """One execution; times in nanoseconds."""
+
+    rows: int
+    requests: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """Everything that is counted of one model version."""
+
+    queue_ns: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_NS))
+    compute_ns: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_NS))
+    total_ns: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS_NS))
+    batch_rows: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failed_ns: int = 0
+    failed: int = 0
+    rows: int = 0
+    input_ns: int = 0  # these three are summed over requests, as Triton does
+    infer_ns: int = 0
+    output_ns: int = 0
+    last_inference_ms: int = 0
+    batches: dict[int, BatchTotals] = field(default_factory=dict)
+
+
+class ModelStats:
+    """The totals of one model version. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals = Totals()
+
+    def record_batch(self, timing: BatchTiming, queue_ns: Sequence[int]) -> None:
+        """Record an execution that succeeded and how long each member had waited."""
+        compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
+        with self._lock:
+            totals = self._totals
+            batch = totals.batches.setdefault(timing.rows, BatchTotals())
+            batch.executions += 1
+            batch.input_ns += timing.input_ns
+            batch.infer_ns += timing.infer_ns
+            batch.output_ns += timing.output_ns
+            totals.batch_rows.add(timing.rows)
+            totals.rows += timing.rows
+            totals.input_ns += timing.input_ns * timing.requests
+            totals.infer_ns += timing.infer_ns * timing.requests
+            totals.output_ns += timing.output_ns * timing.requests
+            totals.last_inference_ms = time.time_ns() // 1_000_000
+            for waited in queue_ns:
+                totals.queue_ns.add(waited)
+                totals.compute_ns.add(compute_ns)
+                totals.total_ns.add(waited + compute_ns)
+
+    def record_failure(self, elapsed_ns: int) -> None:
+        """Record a request that was accepted and did not succeed."""
+        with self._lock:
+            self._totals.failed += 1
+            self._totals.failed_ns += elapsed_ns
+
+    def record_outcome(self, outcome: str) -> None:
+        """Count one answered request. outcome: name of its gRPC status."""
+        with self._lock:
+            self._totals.outcomes[outcome] += 1
+
+    def snapshot(self) -> Totals:
+        """Return a copy that no longer changes."""
+        with self._lock:
+            return copy.deepcopy(self._totals)

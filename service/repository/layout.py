@@ -1,0 +1,111 @@
+"""Where models lie: a repository, the directory of one model, or one .onnx file.
+
+Triton's layout: ROOT/MODEL/VERSION/model.onnx with an optional ROOT/MODEL/config.pbtxt. A
+version directory is a decimal number without leading zeros; everything else is ignored, which
+is what makes publishing by rename atomic.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import RepositoryError
+from service.repository.manifest import MODEL_FILE
+from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSource:
+    """The files of one version. file: None means the usual name in directory."""
+
+    model: str
+    version: int
+    directory: Path
+    file: Path | None = None
+
+    def model_file(self, default_name: str = "") -> Path:
+        """Return the ONNX file; a directory of that name holds a file of that name.
+
+        default_name: default_model_filename of the configuration.
+        """
+        if self.file is not None:
+            return self.file
+        path = self.directory / (default_name or MODEL_FILE)
+        return path / path.name if path.is_dir() else path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model and its versions, ascending. directory: where config.pbtxt may lie."""
+
+    name: str
+    directory: Path
+    versions: tuple[VersionSource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Something that models are read from; `scan` reads it anew each time."""
+
+    path: Path
+    model_name: str = ""  # name for a single model; "": from the path
+
+    def scan(self) -> list[ModelSource]:
+        """Return the models, by name.
+
+        Raises RepositoryError if the path is missing, unreadable, or holds no model.
+        """
+        path = self.path
+        if not path.exists():
+            raise RepositoryError(f"{path}: no such file or directory; expected {_EXPECTED}")
+        if path.is_file():
+            return [self._file(path)]
+        try:
+            entries = sorted(entry for entry in path.iterdir() if entry.is_dir())
+        except OSError as error:
+            raise RepositoryError(f"{path}: cannot be read: {error.strerror}") from error
+        if (path / MODEL_FILE).exists() or any(parse_version(e.name) for e in entries):
+            return [self._single(path)]
+        models = [
+            ModelSource(entry.name, entry, _versions(entry.name, entry))
+            for entry in entries
+            if is_model_name(entry.name) and not entry.name.startswith(".")
+        ]
+        if not models:
+            raise RepositoryError(f"{path}: holds no model; expected {_EXPECTED}")
+        return models
+
+    def _file(self, path: Path) -> ModelSource:
+        name = self._name(path.stem)
+        return ModelSource(name, path.parent, (VersionSource(name, 1, path.parent, path),))
+
+    def _single(self, path: Path) -> ModelSource:
+        name = self._name(path.resolve().name)
+        if (path / MODEL_FILE).exists():
+            return ModelSource(name, path, (VersionSource(name, 1, path),))
+        return ModelSource(name, path, _versions(name, path))
+
+    def _name(self, derived: str) -> str:
+        name = self.model_name or derived
+        if not is_model_name(name):
+            raise RepositoryError(
+                f"{self.path}: '{name}' cannot name a model ({MODEL_NAME_RULE}); "
+                "give one with --model-name",
+            )
+        return name
+
+
+_EXPECTED = (
+    "a repository (MODEL/VERSION/model.onnx), the directory of one model (VERSION/model.onnx or "
+    "model.onnx), or a file model.onnx"
+)
+
+
+def _versions(name: str, directory: Path) -> tuple[VersionSource, ...]:
+    try:
+        numbers = {parse_version(e.name): e for e in directory.iterdir() if e.is_dir()}
+    except OSError as error:
+        raise RepositoryError(f"{directory}: cannot be read: {error.strerror}") from error
+    return tuple(
+        VersionSource(name, number, path)
+        for number, path in sorted((n, p) for n, p in numbers.items() if n is not None)
+    )

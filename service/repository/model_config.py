@@ -1,0 +1,127 @@
+"""config.pbtxt: reading it, and what it says in the terms of this server."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from google.protobuf import text_format
+
+from service.errors import ConfigError
+from service.pb.model_config_pb2 import DataType, ModelConfig
+from service.tensors import BY_CONFIG, BYTES, Datatype
+
+CONFIG_FILE: Final = "config.pbtxt"
+_MAX_BYTES: Final = 1 << 20
+_PLATFORMS: Final = ("", "onnxruntime_onnx")
+_BACKENDS: Final = ("", "onnxruntime")
+
+
+def read_config(model_directory: Path) -> ModelConfig | None:
+    """Return the configuration in a model's directory, None if there is none.
+
+    Raises ConfigError naming file and line.
+    """
+    path = model_directory / CONFIG_FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"{path}: {len(text)} bytes, at most {_MAX_BYTES} are read")
+    config = ModelConfig()
+    try:
+        text_format.Parse(text.decode(), config)
+    except text_format.ParseError as error:
+        raise ConfigError(f"{path}:{_place(error)}: {_reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply") from error
+    _check(path, config, model_directory.name)
+    return config
+
+
+def datatype_of(data_type: int) -> Datatype | None:
+    """Return the datatype of a DataType value, None for TYPE_INVALID."""
+    return BY_CONFIG.get(DataType.Name(data_type))  # type: ignore[arg-type]
+
+
+def data_type_of(datatype: Datatype) -> DataType:
+    """Return the DataType value of a datatype."""
+    return DataType.Value("TYPE_STRING" if datatype is BYTES else datatype.config)
+
+
+def _check(path: Path, config: ModelConfig, directory: str) -> None:
+    if config.name and config.name != directory:
+        raise ConfigError(
+            f"{path}: name is '{config.name}', but the directory is '{directory}'; "
+            "make them equal or leave name out",
+        )
+    if config.max_batch_size < 0:
+        raise ConfigError(f"{path}: max_batch_size is {config.max_batch_size}, expected 0 or more")
+    if config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
+        raise ConfigError(
+            f"{path}: platform '{config.platform}' and backend '{config.backend}': only "
+            "'onnxruntime_onnx' and 'onnxruntime' are served",
+        )
+    _refuse_unserved(path, config)
+    _check_tensors(path, "input", [(i.name, i.data_type, i.dims) for i in config.input])
+    _check_tensors(path, "output", [(o.name, o.data_type, o.dims) for o in config.output])
+    for size in config.dynamic_batching.preferred_batch_size:
+        if not 1 <= size <= config.max_batch_size:
+            raise ConfigError(
+                f"{path}: dynamic_batching.preferred_batch_size {size} is not between 1 and "
+                f"max_batch_size {config.max_batch_size}",
+            )
+    batching = config.dynamic_batching
+    if batching.default_priority_level > batching.priority_levels:
+        raise ConfigError(
+            f"{path}: default_priority_level {batching.default_priority_level} is above "
+            f"priority_levels {batching.priority_levels}",
+        )
+
+
+def _refuse_unserved(path: Path, config: ModelConfig) -> None:
+    unserved = {
+        "sequence_batching": config.HasField("sequence_batching"),
+        "ensemble_scheduling": config.HasField("ensemble_scheduling"),
+        "model_transaction_policy.decoupled": config.model_transaction_policy.decoupled,
+        "input.reshape": any(i.HasField("reshape") for i in config.input),
+        "output.reshape": any(o.HasField("reshape") for o in config.output),
+        "input.allow_ragged_batch": any(i.allow_ragged_batch for i in config.input),
+        "batch_input": bool(config.batch_input),
+        "batch_output": bool(config.batch_output),
+    }
+    asked = [name for name, is_set in unserved.items() if is_set]
+    if asked:
+        raise ConfigError(f"{path}: {', '.join(asked)}: not served by this version of Penstock")
+
+
+def _check_tensors(
+    path: Path, kind: str, tensors: Iterable[tuple[str, int, Iterable[int]]]
+) -> None:
+    seen: set[str] = set()
+    for name, data_type, dims in tensors:
+        if not name:
+            raise ConfigError(f"{path}: an {kind} has no name")
+        if name in seen:
+            raise ConfigError(f"{path}: {kind} '{name}' is given twice")
+        seen.add(name)
+        if datatype_of(data_type) is None:
+            raise ConfigError(f"{path}: {kind} '{name}' has no data_type")
+        if any(extent < -1 or extent == 0 for extent in dims):
+            raise ConfigError(
+                f"{path}: {kind} '{name}' has dims {list(dims)}: -1 (any) or at least 1 expected",
+            )
+
+
+def _place(error: text_format.ParseError) -> str:
+    line, column = error.GetLine(), error.GetColumn()
+    return "?" if line is None else f"{line}" if column is None else f"{line}:{column}"
+
+
+def _reason(error: text_format.ParseError) -> str:
+    """Return the text of the error without the place that protobuf puts before it."""
+    return str(error).split(" : ", 1)[-1].strip()

@@ -1,0 +1,221 @@
+"""What a model takes and gives: its graph, config.pbtxt and manifest.json brought together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import ConfigError, ManifestError, dims
+from service.pb.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
+from service.repository.manifest import Manifest
+from service.repository.model_config import data_type_of, datatype_of
+from service.tensors import Datatype, Shape, Signature, TensorSpec
+
+DEFAULT_MAX_BATCH: Final = 64  # rows, for a model that batches and says no number
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """An input or output as the graph declares it.
+
+    shape: an extent is an int, a name (dynamic) or None (unknown).
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def wire_shape(self) -> Shape:
+        """Return the shape with -1 for every extent that is not fixed."""
+        return tuple(extent if isinstance(extent, int) else -1 for extent in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The inputs and outputs of a graph, in its order."""
+
+    inputs: tuple[GraphTensor, ...]
+    outputs: tuple[GraphTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """How a version is served.
+
+    max_batch_size: rows in the largest batch; 0: the model does not batch.
+    is_proved: batching was proved by the exporter or is demanded by the configuration; if not,
+    it is only likely and is to be proved before use.
+    """
+
+    signature: Signature
+    max_batch_size: int
+    is_proved: bool
+
+
+def resolve(
+    graph: Graph,
+    config: ModelConfig | None,
+    manifest: Manifest | None,
+    *,
+    batching: bool = True,
+    default_max_batch: int = DEFAULT_MAX_BATCH,
+) -> ModelSpec:
+    """Return how a version is served.
+
+    config wins over manifest, and both must agree with the graph. Without either, the model is
+    taken to batch if axis 0 of every input and output carries the same name.
+    batching: False serves the model without batches unless config demands them.
+    Raises ConfigError or ManifestError where they contradict the graph.
+    """
+    if config is not None and _speaks_of_batches(config):
+        return _from_config(graph, config)
+    is_batched = batching and is_batchable(graph)
+    max_batch = default_max_batch
+    is_proved = False
+    if manifest is not None:
+        _check_manifest(graph, manifest)
+        is_batched = is_batched and manifest.max_batch_size > 0
+        max_batch, is_proved = manifest.max_batch_size, True
+    signature = Signature(
+        tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in graph.inputs),
+        tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in graph.outputs),
+        is_batched,
+    )
+    return ModelSpec(signature, max_batch if is_batched else 0, is_proved or not is_batched)
+
+
+def is_batchable(graph: Graph) -> bool:
+    """Tell whether axis 0 of every input and output is the same named dynamic dimension."""
+    first = {tensor.shape[0] if tensor.shape else 0 for tensor in (*graph.inputs, *graph.outputs)}
+    return len(first) == 1 and isinstance(first.pop(), str)
+
+
+def _speaks_of_batches(config: ModelConfig) -> bool:
+    return config.max_batch_size > 0 or bool(config.input) or bool(config.output)
+
+
+def _from_config(graph: Graph, config: ModelConfig) -> ModelSpec:
+    batched = config.max_batch_size > 0
+    inputs = _merge(config, graph.inputs, config.input, "input")
+    outputs = _merge(config, graph.outputs, config.output, "output")
+    missing = {t.name for t in graph.inputs} - {spec.name for spec in inputs}
+    if missing:
+        raise ConfigError(f"config.pbtxt lacks input(s) {sorted(missing)} of the graph")
+    if batched:
+        for tensor in (*graph.inputs, *graph.outputs):
+            if not tensor.shape or isinstance(tensor.shape[0], int):
+                raise ConfigError(
+                    f"config.pbtxt: max_batch_size is {config.max_batch_size}, but axis 0 of "
+                    f"'{tensor.name}' is fixed in the graph: {dims(tensor.wire_shape)}; export "
+                    "it with a dynamic batch, or set max_batch_size: 0",
+                )
+    return ModelSpec(Signature(inputs, outputs, batched), config.max_batch_size, is_proved=True)
+
+
+def _merge(
+    config: ModelConfig,
+    tensors: Sequence[GraphTensor],
+    declared: Iterable[ModelInput] | Iterable[ModelOutput],
+    kind: str,
+) -> tuple[TensorSpec, ...]:
+    by_name = {tensor.name: tensor for tensor in tensors}
+    entries = list(declared)
+    if not entries:
+        return tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in tensors)
+    specs = []
+    for entry in entries:
+        tensor = by_name.get(entry.name)
+        if tensor is None:
+            raise ConfigError(
+                f"config.pbtxt: {kind} '{entry.name}' is not in the graph, which has "
+                f"{sorted(by_name)}",
+            )
+        specs.append(_merge_one(config, tensor, entry, kind))
+    return tuple(specs)
+
+
+def _merge_one(
+    config: ModelConfig, tensor: GraphTensor, entry: ModelInput | ModelOutput, kind: str
+) -> TensorSpec:
+    datatype = datatype_of(entry.data_type)
+    if datatype is not tensor.datatype:
+        raise ConfigError(
+            f"config.pbtxt: {kind} '{entry.name}' is {datatype and datatype.config}, but the "
+            f"graph has {tensor.datatype.config}",
+        )
+    declared = ((-1,) if config.max_batch_size > 0 else ()) + tuple(entry.dims)
+    graph_shape = tensor.wire_shape
+    agree = len(declared) == len(graph_shape) and all(
+        -1 in (have, want) or have == want for have, want in zip(graph_shape, declared, strict=True)
+    )
+    if not agree:
+        raise ConfigError(
+            f"config.pbtxt: {kind} '{entry.name}' has dims {dims(entry.dims)}, which with "
+            f"max_batch_size {config.max_batch_size} means {dims(declared)}, but the graph has "
+            f"{dims(graph_shape)}",
+        )
+    shape = tuple(max(have, want) for have, want in zip(graph_shape, declared, strict=True))
+    optional = isinstance(entry, ModelInput) and entry.optional
+    return TensorSpec(tensor.name, tensor.datatype, shape, optional)
+
+
+def _check_manifest(graph: Graph, manifest: Manifest) -> None:
+    for kind, tensors, specs in (
+        ("inputs", graph.inputs, manifest.inputs),
+        ("outputs", graph.outputs, manifest.outputs),
+    ):
+        have = [(t.name, t.datatype, t.wire_shape) for t in tensors]
+        want = [(s.name, s.datatype, s.shape) for s in specs]
+        if have != want:
+            raise ManifestError(
+                f"manifest.json: {kind} are {_described(want)}, but the graph has "
+                f"{_described(have)}",
+            )
+
+
+def _described(tensors: Iterable[tuple[str, Datatype, Shape]]) -> str:
+    return ", ".join(f"{name} {datatype}{dims(shape)}" for name, datatype, shape in tensors)
+
+
+def normalised(
+    name: str,
+    spec: ModelSpec,
+    config: ModelConfig | None,
+    *,
+    on_gpu: bool,
+    instances: int,
+) -> ModelConfig:
+    """Return the complete configuration, as clients such as perf_analyzer expect it."""
+    full = ModelConfig()
+    if config is not None:
+        full.CopyFrom(config)
+    full.name = name
+    full.platform = "onnxruntime_onnx"
+    full.backend = "onnxruntime"
+    full.default_model_filename = full.default_model_filename or "model.onnx"
+    full.max_batch_size = spec.max_batch_size
+    if full.version_policy.WhichOneof("policy_choice") is None:
+        full.version_policy.latest.num_versions = 1
+    skip = 1 if spec.signature.batched else 0
+    if not full.input:
+        for tensor in spec.signature.inputs:
+            full.input.add(
+                name=tensor.name, data_type=data_type_of(tensor.datatype), dims=tensor.shape[skip:]
+            )
+    if not full.output:
+        for tensor in spec.signature.outputs:
+            full.output.add(
+                name=tensor.name, data_type=data_type_of(tensor.datatype), dims=tensor.shape[skip:]
+            )
+    if not full.instance_group:
+        full.instance_group.add(name=name)
+    for group in full.instance_group:
+        group.name = group.name or name
+        group.count = group.count or instances
+        if group.kind == group.KIND_AUTO:
+            group.kind = group.KIND_GPU if on_gpu else group.KIND_CPU
+    if spec.signature.batched and full.WhichOneof("scheduling_choice") is None:
+        full.dynamic_batching.SetInParent()
+    if full.HasField("dynamic_batching") and not full.dynamic_batching.preferred_batch_size:
+        full.dynamic_batching.preferred_batch_size.append(max(1, spec.max_batch_size))
+    return full

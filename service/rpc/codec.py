@@ -1,0 +1,326 @@
+"""ModelInferRequest into tensors, tensors into ModelInferResponse.
+
+Raw contents become read-only views on the message's bytes. The part of an answer that is the
+same for a shape is encoded once; an answer is that part, the id and the contents, joined.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from service.errors import InvalidRequest, Unsupported, shown
+from service.inference.validation import (
+    as_text,
+    check_input_names,
+    check_outputs,
+    check_shape,
+)
+from service.pb.grpc_service_pb2 import (
+    InferParameter,
+    InferTensorContents,
+    ModelInferRequest,
+    ModelInferResponse,
+)
+from service.rpc.wire import check_counts, check_part_counts, length_delimited, varint
+from service.tensors import (
+    BOOL,
+    BY_WIRE,
+    BYTES,
+    Array,
+    Datatype,
+    MalformedContents,
+    Shape,
+    Signature,
+    Tensors,
+    TensorSpec,
+    WrongElementCount,
+    element_count,
+    from_raw,
+    to_raw,
+)
+
+MAX_ID_BYTES: Final = 1024
+_MAX_REPLY_BYTES: Final = (1 << 31) - 1  # a protobuf message cannot be larger
+_MAX_FIXED: Final = 512  # shapes whose fixed part is kept, per model version
+_RESERVED: Final = "triton_"
+_ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+_FINAL: Final = ModelInferResponse(
+    parameters={"triton_final_response": InferParameter(bool_param=True)}
+).SerializeToString()
+
+
+def parse_request(message: bytes) -> ModelInferRequest:
+    """Return the request. Raises InvalidRequest if message is none, or has too many parts."""
+    check_part_counts(message)
+    try:
+        request = ModelInferRequest.FromString(message)
+    except DecodeError:
+        raise InvalidRequest("malformed request: not a ModelInferRequest message") from None
+    if len(request.id) > MAX_ID_BYTES:
+        raise InvalidRequest(
+            f"the request id has {len(request.id)} characters, at most {MAX_ID_BYTES} are taken"
+        )
+    return request
+
+
+def decode_inputs(model: str, signature: Signature, request: ModelInferRequest) -> Tensors:
+    """Return the inputs of a request, valid against the signature.
+
+    Raises InvalidRequest with Triton's texts, Unsupported for shared memory.
+    """
+    inputs, raw = request.inputs, request.raw_input_contents
+    check_counts("inputs", inputs)
+    check_input_names(model, signature, [tensor.name for tensor in inputs])
+    if raw and len(raw) != len(inputs):
+        _check_raw_count(model, request)
+    arrays: Tensors = {}
+    has_bytes = False
+    for index, tensor in enumerate(inputs):
+        if tensor.parameters and "shared_memory_region" in tensor.parameters:
+            raise Unsupported("Client shared memory is disabled.")
+        spec = signature.input(tensor.name)
+        if spec is None:
+            raise InvalidRequest(f"unexpected inference input '{shown(tensor.name)}'")
+        shape = tuple(tensor.shape)
+        datatype = BY_WIRE.get(tensor.datatype)
+        check_shape(model, spec, datatype, tensor.datatype, shape, batched=signature.batched)
+        has_bytes = has_bytes or spec.datatype is BYTES
+        if not raw:
+            arrays[spec.name] = _from_contents(model, spec, shape, tensor)
+        elif tensor.HasField("contents"):
+            raise InvalidRequest(
+                "contents field must not be specified when using raw_input_contents for "
+                f"'{shown(spec.name)}' for model '{model}'"
+            )
+        else:
+            arrays[spec.name] = _from_raw(model, spec, shape, raw[index])
+    return as_text(arrays, signature) if has_bytes else arrays
+
+
+def wanted_outputs(model: str, signature: Signature, request: ModelInferRequest) -> tuple[str, ...]:
+    """Return the names of the outputs to compute. Raises InvalidRequest or Unsupported."""
+    check_counts("outputs", request.outputs)
+    for output in request.outputs:
+        if output.parameters:
+            if "classification" in output.parameters:
+                raise Unsupported("the classification extension is not served")
+            if "shared_memory_region" in output.parameters:
+                raise Unsupported("Client shared memory is disabled.")
+    return check_outputs(model, signature, [output.name for output in request.outputs])
+
+
+def scheduling_parameters(request: ModelInferRequest) -> tuple[int, int]:
+    """Return priority and timeout (microseconds), 0 where none is given.
+
+    Raises InvalidRequest for a value of the wrong type or range, too many parameters, and keys
+    that Triton reserves.
+    """
+    if not request.parameters:
+        return 0, 0
+    check_counts("parameters", request.parameters)
+    for key in request.parameters:
+        if key.startswith(_RESERVED) and key != _ALLOWED_RESERVED:
+            raise InvalidRequest(
+                f"parameter keys starting with '{_RESERVED}' are reserved for Triton usage. Only "
+                f"the following keys starting with '{_RESERVED}' are allowed: {_ALLOWED_RESERVED}"
+            )
+    priority = _integer(request, "priority", ("int64_param", "uint64_param"))
+    return priority, _integer(request, "timeout", ("int64_param", "uint64_param"))
+
+
+class ReplyEncoder:
+    """Encodes the answers of one model version."""
+
+    def __init__(self, name: str, version: str, signature: Signature) -> None:
+        self._name = name
+        self._version = version
+        self._datatypes = {spec.name: spec.datatype for spec in signature.outputs}
+        self._fixed: dict[tuple[tuple[str, Shape], ...], bytes] = {}
+        self._identity = ModelInferResponse(
+            model_name=name, model_version=version
+        ).SerializeToString()
+
+    def unary(self, request_id: str, outputs: Tensors) -> bytes:
+        """Return a ModelInferResponse. outputs: in the order of the answer."""
+        return b"".join(self._parts(request_id, outputs))
+
+    def stream(self, request_id: str, outputs: Tensors) -> bytes:
+        """Return a ModelStreamInferResponse, the last of its request."""
+        parts = [*self._parts(request_id, outputs), _FINAL]
+        size = sum([len(part) for part in parts])
+        return b"".join((b"\x12", varint(size), *parts))
+
+    def stream_error(self, request_id: str, message: str) -> bytes:
+        """Return a ModelStreamInferResponse for a request that failed in execution."""
+        body = b"".join((self._identity, _id_field(request_id), _FINAL))
+        return stream_refusal_of(message) + length_delimited(2, body)
+
+    def _parts(self, request_id: str, outputs: Tensors) -> list[bytes]:
+        key = tuple([(name, array.shape) for name, array in outputs.items()])
+        fixed = self._fixed.get(key)
+        if fixed is None:
+            fixed = self._remember(key)
+        parts = [fixed]
+        if request_id:
+            parts.append(_id_field(request_id))
+        size = len(fixed)
+        for name, array in outputs.items():
+            raw = to_raw(self._datatypes[name], array)
+            size += len(raw)
+            parts += (b"\x32", varint(len(raw)), raw)
+        if size > _MAX_REPLY_BYTES - 4096:
+            raise InvalidRequest(
+                f"Response has byte size {size} which exceeds gRPC's byte size limit "
+                f"{_MAX_REPLY_BYTES}"
+            )
+        return parts
+
+    def _remember(self, key: tuple[tuple[str, Shape], ...]) -> bytes:
+        response = ModelInferResponse(model_name=self._name, model_version=self._version)
+        for name, shape in key:
+            response.outputs.add(name=name, datatype=self._datatypes[name].wire, shape=shape)
+        fixed = response.SerializeToString()
+        if len(self._fixed) >= _MAX_FIXED:
+            self._fixed.clear()
+        self._fixed[key] = fixed
+        return fixed
+
+
+def stream_refusal(request_id: str, message: str) -> bytes:
+    """Return a ModelStreamInferResponse for a request that was refused before scheduling."""
+    return stream_refusal_of(message) + length_delimited(2, _id_field(request_id))
+
+
+def stream_refusal_of(message: str) -> bytes:
+    """Return the error_message field; never empty, for an empty one means success."""
+    return length_delimited(1, (message or "unknown error").encode(errors="replace"))
+
+
+def _id_field(request_id: str) -> bytes:
+    return length_delimited(3, request_id.encode()) if request_id else b""
+
+
+def _check_raw_count(model: str, request: ModelInferRequest) -> None:
+    inputs, raw = request.inputs, request.raw_input_contents
+    for tensor in inputs:
+        if tensor.HasField("contents"):
+            raise InvalidRequest(
+                "contents field must not be specified when using raw_input_contents for "
+                f"'{shown(tensor.name)}' for model '{model}'"
+            )
+    if len(raw) < len(inputs):
+        name = shown(inputs[len(raw)].name)
+        raise InvalidRequest(
+            f"unable to find data for input tensor '{name}' for model '{model}' in request."
+        )
+    raise InvalidRequest(
+        f"expected {len(inputs)} raw_input_contents for model '{model}', one an input, got "
+        f"{len(raw)}"
+    )
+
+
+def _from_raw(model: str, spec: TensorSpec, shape: Shape, raw: bytes) -> Array:
+    try:
+        return from_raw(spec.datatype, shape, raw)
+    except WrongElementCount as error:
+        raise _wrong_elements(model, spec, error) from None
+    except MalformedContents as error:
+        where = f"for input '{shown(spec.name)}' for model '{model}'"
+        if spec.datatype is BYTES:
+            raise InvalidRequest(f"{error} {where}") from None
+        raise InvalidRequest(f"input byte size mismatch {where}. {error}") from None
+
+
+def _wrong_elements(model: str, spec: TensorSpec, error: WrongElementCount) -> InvalidRequest:
+    name = shown(spec.name)
+    if error.got > error.expected:
+        return InvalidRequest(
+            f"unexpected number of string elements {error.got} for inference input '{name}' for "
+            f"model '{model}', expecting {error.expected}"
+        )
+    return InvalidRequest(
+        f"expected {error.expected} string elements for inference input '{name}' for model "
+        f"'{model}', got {error.got}"
+    )
+
+
+def _from_contents(
+    model: str,
+    spec: TensorSpec,
+    shape: Shape,
+    tensor: ModelInferRequest.InferInputTensor,
+) -> Array:
+    name, datatype = shown(spec.name), spec.datatype
+    count = element_count(shape)
+    if not tensor.HasField("contents"):
+        if count == 0:
+            return np.empty(shape, datatype.numpy)
+        raise InvalidRequest(
+            f"unable to find data for input tensor '{name}' for model '{model}' in request."
+        )
+    if datatype.contents is None:
+        raise InvalidRequest(
+            f"{datatype} requires raw_input_contents: input '{name}' for model '{model}'"
+        )
+    values = _typed_values(model, spec, datatype, tensor.contents)
+    if len(values) != count:
+        if datatype is BYTES:
+            raise _wrong_elements(model, spec, WrongElementCount(count, len(values)))
+        size = datatype.itemsize
+        raise InvalidRequest(
+            f"input byte size mismatch for input '{name}' for model '{model}'. "
+            f"Expected {count * size}, got {len(values) * size}"
+        )
+    return _to_array(name, datatype, values).reshape(shape)
+
+
+def _typed_values(
+    model: str, spec: TensorSpec, datatype: Datatype, contents: InferTensorContents
+) -> Sequence[Any]:
+    filled = [field.name for field, _ in contents.ListFields()]
+    name = shown(spec.name)
+    if len(filled) > 1:
+        raise InvalidRequest(
+            f"unexpected explicit tensor data for input tensor '{name}' for model '{model}': "
+            f"{' and '.join(filled)} are filled, binary data was already supplied."
+        )
+    if filled and filled[0] != datatype.contents:
+        other = next(d.wire for d in BY_WIRE.values() if d.contents == filled[0])
+        raise InvalidRequest(
+            f"unexpected explicit tensor data for input tensor '{name}' for model '{model}' of "
+            f"type '{other}', expected datatype '{datatype}'"
+        )
+    values: Sequence[Any] = getattr(contents, datatype.contents or "")
+    return values
+
+
+def _to_array(name: str, datatype: Datatype, values: Sequence[Any]) -> Array:
+    if datatype is BYTES:
+        elements = np.empty(len(values), dtype=object)
+        elements[:] = values
+        return elements
+    if datatype is BOOL or datatype.itemsize >= 4:
+        return np.fromiter(values, datatype.numpy, len(values))
+    # INT8 to UINT16 travel in 32-bit fields.
+    wide = np.fromiter(values, np.int64, len(values))
+    limits = np.iinfo(datatype.numpy)
+    if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
+        raise InvalidRequest(
+            f"value out of range for input '{name}': {datatype} holds {limits.min} to {limits.max}"
+        )
+    return wide.astype(datatype.numpy)
+
+
+def _integer(request: ModelInferRequest, key: str, kinds: Sequence[str]) -> int:
+    if key not in request.parameters:
+        return 0
+    parameter = request.parameters[key]
+    kind = parameter.WhichOneof("parameter_choice")
+    value = getattr(parameter, kind) if kind in kinds else -1
+    if value < 0:
+        raise InvalidRequest(
+            f"invalid value type for '{key}' parameter, expected a non-negative int64_param."
+        )
+    return int(value)

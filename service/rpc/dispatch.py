@@ -1,0 +1,195 @@
+"""The method table and the ingress loop: events from the transport to the RPCs they belong to."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from service.errors import RequestError, ShuttingDown
+from service.rpc.health import HealthService
+from service.rpc.infer import InferService, StreamInfer, UnaryInfer
+from service.rpc.reflection import VERSIONS, Reflection
+from service.rpc.server_info import ServerInfo
+from service.rpc.status import status_of
+from service.transport.seam import (
+    Arity,
+    Call,
+    Code,
+    Event,
+    Kind,
+    Metadata,
+    Methods,
+    Transport,
+)
+
+_LOG = logging.getLogger(__name__)
+_BURST: Final = 256  # events taken at once
+INFERENCE: Final = "inference.GRPCInferenceService"
+HEALTH: Final = "grpc.health.v1.Health"
+INFER: Final = f"/{INFERENCE}/ModelInfer"
+STREAM_INFER: Final = f"/{INFERENCE}/ModelStreamInfer"
+
+
+class Stream(Protocol):
+    """What becomes of a streaming call. All but `drain` are called on the ingress thread."""
+
+    def message(self, message: bytes) -> None:
+        """Take one message."""
+
+    def half_closed(self) -> None:
+        """Note that no message follows."""
+
+    def cancelled(self) -> None:
+        """Free everything: the caller has left."""
+
+    def drain(self) -> None:
+        """End the call as soon as what was accepted is answered."""
+
+
+Answer = Callable[[bytes], bytes]
+
+
+class Dispatcher:
+    """Owns the ingress thread. Everything an RPC means is in what it is given."""
+
+    def __init__(
+        self, info: ServerInfo, health: HealthService, infer: InferService, *, reflection: bool
+    ) -> None:
+        self._health = health
+        self._infer = infer
+        self._unary = UnaryInfer(infer)
+        self._answers: Mapping[str, Answer] = {
+            f"/{INFERENCE}/ServerLive": info.live,
+            f"/{INFERENCE}/ServerReady": info.ready,
+            f"/{INFERENCE}/ServerMetadata": info.metadata,
+            f"/{INFERENCE}/ModelReady": info.model_ready,
+            f"/{INFERENCE}/ModelMetadata": info.model_metadata,
+            f"/{INFERENCE}/ModelConfig": info.model_config,
+            f"/{INFERENCE}/ModelStatistics": info.statistics,
+            f"/{INFERENCE}/RepositoryIndex": info.index,
+            f"/{HEALTH}/Check": health.check,
+            f"/{HEALTH}/List": health.list,
+        }
+        self._openers: dict[str, Callable[[Call], Stream]] = {
+            STREAM_INFER: lambda call: StreamInfer(infer, call),
+            f"/{HEALTH}/Watch": health.watch,
+        }
+        if reflection:
+            self._add_reflection()
+        self._streams: dict[Call, Stream] = {}
+        self._lock = threading.Lock()  # guards _streams against drain
+        self._thread: threading.Thread | None = None
+
+    @property
+    def methods(self) -> Methods:
+        """Return what the transport is to serve."""
+        unary = dict.fromkeys([*self._answers, INFER], Arity.UNARY)
+        return {**unary, **dict.fromkeys(self._openers, Arity.STREAM)}
+
+    def start(self, transport: Transport) -> None:
+        """Take events on a thread of our own until the transport is closed."""
+        self._thread = threading.Thread(
+            target=self._loop, args=(transport,), name="ingress", daemon=True
+        )
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Refuse new infer requests and end streams once they are answered."""
+        self._infer.draining = True
+        self._health.draining = True
+        self._health.changed()
+        with self._lock:
+            streams = list(self._streams.values())
+        for stream in streams:
+            stream.drain()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the ingress thread after the transport was closed."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _loop(self, transport: Transport) -> None:
+        while not transport.closed:
+            for event in transport.take(_BURST, None):
+                try:
+                    self._handle(event)
+                except Exception as error:  # noqa: BLE001  one event must not stop all others
+                    code, text = status_of(error)
+                    event.call.finish(code, text)
+
+    def _handle(self, event: Event) -> None:
+        kind, call = event.kind, event.call
+        if kind is Kind.REQUEST:
+            self._request(call, event.message)
+        elif kind is Kind.OPENED:
+            self._open(call)
+        elif kind is Kind.CANCELLED:
+            self._cancelled(call)
+        elif (stream := self._streams.get(call)) is not None:  # else: we ended it before
+            if kind is Kind.MESSAGE:
+                stream.message(event.message)
+            else:
+                stream.half_closed()
+
+    def _request(self, call: Call, message: bytes) -> None:
+        if call.method == INFER:
+            self._unary.request(call, message)
+            return
+        try:
+            reply = self._answers[call.method](message)
+        except RequestError as error:
+            code, text = status_of(error)
+            call.finish(code, text)
+        else:
+            call.finish(Code.OK, reply=reply)
+
+    def _cancelled(self, call: Call) -> None:
+        with self._lock:
+            stream = self._streams.pop(call, None)
+        if stream is not None:
+            stream.cancelled()
+        else:
+            self._unary.cancelled(call)
+
+    def _add_reflection(self) -> None:
+        services = [INFERENCE, HEALTH]
+        services += [f"grpc.reflection.{version}.ServerReflection" for version in VERSIONS]
+        for version in VERSIONS:
+            method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+            self._openers[method] = lambda call, version=version: Reflection(  # type: ignore[misc]
+                version, services, call
+            )
+
+    def _open(self, call: Call) -> None:
+        if self._infer.draining:
+            code, text = status_of(ShuttingDown())
+            call.finish(code, text)
+            return
+        tracked = _TrackedCall(call, self._forget)
+        with self._lock:
+            self._streams[call] = self._openers[call.method](tracked)
+
+    def _forget(self, call: Call) -> None:
+        with self._lock:
+            self._streams.pop(call, None)
+
+
+class _TrackedCall:
+    """A streaming call that tells when it has been finished."""
+
+    def __init__(self, call: Call, on_finish: Callable[[Call], None]) -> None:
+        self.send = call.send
+        self.settle = call.settle
+        self.method = call.method
+        self.metadata = call.metadata
+        self.peer = call.peer
+        self.deadline = call.deadline
+        self._call = call
+        self._on_finish = on_finish
+
+    def finish(
+        self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
+    ) -> None:
+        """End the call and forget it; see seam.Call."""
+        self._on_finish(self._call)
+        self._call.finish(code, message, reply=reply, trailers=trailers)

@@ -1,0 +1,186 @@
+"""The RPCs that tell of the server and its models: live, ready, metadata, config, statistics."""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from service import __version__
+from service.errors import InvalidRequest, ModelNotReady, UnknownModel, Unsupported, shown
+from service.inference.model import Model
+from service.lifecycle.manager import Manager, State, parse_version_text
+from service.observability.stats import Totals
+from service.pb.grpc_service_pb2 import (
+    InferBatchStatistics,
+    InferStatistics,
+    ModelConfigRequest,
+    ModelConfigResponse,
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    ModelReadyRequest,
+    ModelReadyResponse,
+    ModelStatistics,
+    ModelStatisticsRequest,
+    ModelStatisticsResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    ServerLiveRequest,
+    ServerLiveResponse,
+    ServerMetadataRequest,
+    ServerMetadataResponse,
+    ServerReadyRequest,
+    ServerReadyResponse,
+    StatisticDuration,
+)
+from service.tensors import TensorSpec
+
+EXTENSIONS: Final = (
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+    "model_repository(index)",
+)
+M = TypeVar("M", bound=Message)
+
+
+class ServerInfo:
+    """Every method takes a serialised request and returns a serialised response."""
+
+    def __init__(self, manager: Manager[Model], name: str, is_draining: Callable[[], bool]) -> None:
+        self._manager = manager
+        self._name = name
+        self._is_draining = is_draining
+
+    def live(self, message: bytes) -> bytes:
+        """Answer ServerLive: what answers at all is live."""
+        _parse(ServerLiveRequest, message)
+        return ServerLiveResponse(live=True).SerializeToString()
+
+    def ready(self, message: bytes) -> bytes:
+        """Answer ServerReady."""
+        _parse(ServerReadyRequest, message)
+        ready = self._manager.is_ready() and not self._is_draining()
+        return ServerReadyResponse(ready=ready).SerializeToString()
+
+    def metadata(self, message: bytes) -> bytes:
+        """Answer ServerMetadata."""
+        _parse(ServerMetadataRequest, message)
+        return ServerMetadataResponse(
+            name=self._name, version=__version__, extensions=EXTENSIONS
+        ).SerializeToString()
+
+    def model_ready(self, message: bytes) -> bytes:
+        """Answer ModelReady: an unknown model is not ready, and that is no error."""
+        request = _parse(ModelReadyRequest, message)
+        try:
+            self._manager.find(request.name, request.version)
+            ready = not self._is_draining()
+        except (UnknownModel, ModelNotReady):
+            ready = False
+        return ModelReadyResponse(ready=ready).SerializeToString()
+
+    def model_metadata(self, message: bytes) -> bytes:
+        """Answer ModelMetadata. Raises UnknownModel or ModelNotReady."""
+        request = _parse(ModelMetadataRequest, message)
+        model = self._manager.find(request.name, request.version)
+        versions = [model.version]
+        if not request.version:
+            versions = [str(version) for version in self._manager.ready_versions(request.name)]
+        return ModelMetadataResponse(
+            name=model.name,
+            versions=versions,
+            platform=model.config.platform,
+            inputs=[_tensor_metadata(spec) for spec in model.signature.inputs],
+            outputs=[_tensor_metadata(spec) for spec in model.signature.outputs],
+        ).SerializeToString()
+
+    def model_config(self, message: bytes) -> bytes:
+        """Answer ModelConfig. Raises UnknownModel or ModelNotReady."""
+        request = _parse(ModelConfigRequest, message)
+        model = self._manager.find(request.name, request.version)
+        return ModelConfigResponse(config=model.config).SerializeToString()
+
+    def statistics(self, message: bytes) -> bytes:
+        """Answer ModelStatistics. Raises InvalidRequest for an unknown model, as Triton does."""
+        request = _parse(ModelStatisticsRequest, message)
+        models = self._manager.servables()
+        if request.name:
+            models = [model for model in models if model.name == request.name]
+            if not models:
+                raise InvalidRequest(f"requested model '{shown(request.name)}' is not available")
+            number = parse_version_text(request.version)
+            if number is not None:
+                models = [model for model in models if model.version == str(number)]
+            if not models:
+                raise InvalidRequest(
+                    f"requested model version is not available for model '{request.name}'"
+                )
+        return ModelStatisticsResponse(
+            model_stats=[_statistics(model) for model in models]
+        ).SerializeToString()
+
+    def index(self, message: bytes) -> bytes:
+        """Answer RepositoryIndex. Raises Unsupported for a repository by name."""
+        request = _parse(RepositoryIndexRequest, message)
+        if request.repository_name:
+            raise Unsupported("'repository_name' specification is not supported")
+        response = RepositoryIndexResponse()
+        for status in self._manager.index():
+            if status.state is State.READY or not request.ready:
+                response.models.add(
+                    name=status.model,
+                    version=str(status.version) if status.version else "",
+                    state=status.state.value,
+                    reason=status.reason,
+                )
+        return response.SerializeToString()
+
+
+def _parse(kind: type[M], message: bytes) -> M:
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise InvalidRequest(f"malformed request: not a {kind.DESCRIPTOR.name} message") from None
+
+
+def _tensor_metadata(spec: TensorSpec) -> ModelMetadataResponse.TensorMetadata:
+    return ModelMetadataResponse.TensorMetadata(
+        name=spec.name, datatype=spec.datatype.wire, shape=spec.shape
+    )
+
+
+def _statistics(model: Model) -> ModelStatistics:
+    totals = model.scheduler.stats.snapshot()
+    return ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=totals.last_inference_ms,
+        inference_count=totals.rows,
+        execution_count=totals.batch_rows.count,
+        inference_stats=_inference_statistics(totals),
+        batch_stats=[
+            InferBatchStatistics(
+                batch_size=rows,
+                compute_input=StatisticDuration(count=batch.executions, ns=batch.input_ns),
+                compute_infer=StatisticDuration(count=batch.executions, ns=batch.infer_ns),
+                compute_output=StatisticDuration(count=batch.executions, ns=batch.output_ns),
+            )
+            for rows, batch in sorted(totals.batches.items())
+        ],
+    )
+
+
+def _inference_statistics(totals: Totals) -> InferStatistics:
+    count = totals.queue_ns.count
+    return InferStatistics(
+        success=StatisticDuration(count=count, ns=totals.total_ns.total),
+        fail=StatisticDuration(count=totals.failed, ns=totals.failed_ns),
+        queue=StatisticDuration(count=count, ns=totals.queue_ns.total),
+        compute_input=StatisticDuration(count=count, ns=totals.input_ns),
+        compute_infer=StatisticDuration(count=count, ns=totals.infer_ns),
+        compute_output=StatisticDuration(count=count, ns=totals.output_ns),
+        cache_hit=StatisticDuration(),
+        cache_miss=StatisticDuration(),
+    )

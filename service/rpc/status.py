@@ -1,0 +1,52 @@
+"""The one border from our errors to gRPC statuses. Unexpected errors leave with a fixed text."""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from service.errors import (
+    DeadlineExceeded,
+    DeadlineUnmeetable,
+    InferenceFailed,
+    InvalidRequest,
+    ModelNotReady,
+    QueueFull,
+    QueueTimeout,
+    RequestCancelled,
+    RequestError,
+    ShuttingDown,
+    UnknownModel,
+    Unsupported,
+)
+from service.transport.seam import Code
+
+_LOG = logging.getLogger(__name__)
+
+# One row for every class below RequestError; a test walks the classes.
+CODES: Final[Mapping[type[RequestError], Code]] = {
+    InvalidRequest: Code.INVALID_ARGUMENT,
+    UnknownModel: Code.NOT_FOUND,
+    ModelNotReady: Code.UNAVAILABLE,
+    Unsupported: Code.UNIMPLEMENTED,
+    QueueFull: Code.RESOURCE_EXHAUSTED,
+    DeadlineUnmeetable: Code.RESOURCE_EXHAUSTED,
+    QueueTimeout: Code.UNAVAILABLE,
+    DeadlineExceeded: Code.DEADLINE_EXCEEDED,
+    RequestCancelled: Code.CANCELLED,
+    ShuttingDown: Code.UNAVAILABLE,
+    InferenceFailed: Code.INTERNAL,
+}
+_MAX_MESSAGE: Final = 1024  # characters; messages travel in trailers, proxies cap headers at 8 KiB
+
+
+def status_of(error: Exception) -> tuple[Code, str]:
+    """Return the status that a caller gets for an error.
+
+    An error that is not ours is logged under an id, and the caller gets that id alone.
+    """
+    if isinstance(error, RequestError):
+        return CODES[type(error)], str(error)[:_MAX_MESSAGE]
+    error_id = secrets.token_hex(4)
+    _LOG.error("unexpected error (error id %s)", error_id, exc_info=error)
+    return Code.INTERNAL, f"internal error (error id {error_id})"

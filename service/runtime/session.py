@@ -1,0 +1,159 @@
+"""One ONNX model in ONNX Runtime: load, describe, run, interrupt."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from service.errors import BackendError, BackendInterrupted, LoadError
+from service.inference.backend import Interrupt
+from service.repository.signature import GraphTensor
+from service.runtime.providers import Device, check_provider, provider_options
+from service.tensors import BF16, BY_ONNX, Array, Signature, Tensors
+
+# What ONNX Runtime raises has no common base; all of it derives from these.
+_ORT_ERRORS: Final = (RuntimeError, ValueError, TypeError, NotImplementedError)
+_ORT_FAILURES: Final = tuple(
+    getattr(ort.capi.onnxruntime_pybind11_state, name)
+    for name in (
+        "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel",
+        "NoSuchFile", "NotImplemented", "RuntimeException", "EngineError", "ModelLoaded",
+    )
+    if hasattr(ort.capi.onnxruntime_pybind11_state, name)
+)  # fmt: skip
+_ONNX_BFLOAT16: Final = 16
+_LEVELS: Final = {
+    -1: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    2: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """How a session is made.
+
+    intra_op_threads: threads of one run. graph_level: ModelOptimizationPolicy.Graph.level.
+    """
+
+    device: Device = Device.AUTO
+    cuda_device: int = 0
+    intra_op_threads: int = 1
+    graph_level: int = 0
+
+
+class Session:
+    """A loaded ONNX file. `run` may be called by several threads at once."""
+
+    def __init__(self, path: Path, config: SessionConfig) -> None:
+        """Load the file at path.
+
+        Raises LoadError if it is missing, corrupt, needs what this runtime lacks or has inputs
+        that no tensor protocol can carry; ProviderUnavailable if the device is not there.
+        """
+        if not path.is_file():
+            raise LoadError(f"{path}: no such file")
+        providers = provider_options(config.device, config.cuda_device)
+        try:
+            self._session = ort.InferenceSession(
+                str(path), sess_options=_options(config), providers=providers
+            )
+        except (*_ORT_FAILURES, *_ORT_ERRORS) as error:
+            raise LoadError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        self.provider = check_provider(self._session, config.device)
+        self.inputs = tuple(_graph_tensor(path, node) for node in self._session.get_inputs())
+        self.outputs = tuple(_graph_tensor(path, node) for node in self._session.get_outputs())
+        self._typed = BF16 in {tensor.datatype for tensor in (*self.inputs, *self.outputs)}
+        self._datatypes = {tensor.name: tensor.datatype for tensor in self.inputs}
+
+    def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
+        """Run the graph once; see Backend.run. BYTES inputs are object arrays of str."""
+        options = ort.RunOptions()  # one a run: a late stop must not hit the next one
+        interrupt.bind(lambda: setattr(options, "terminate", True))
+        try:
+            if self._typed:
+                return self._run_typed(inputs, outputs, options)
+            arrays = self._session.run(outputs, inputs, options)
+        except (*_ORT_FAILURES, *_ORT_ERRORS) as error:
+            if interrupt.requested:
+                raise BackendInterrupted("stopped: nobody waits for the answer") from error
+            raise BackendError(_first_line(error)) from error
+        return dict(zip(outputs, arrays, strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session
+
+    def _run_typed(
+        self, inputs: Tensors, outputs: Sequence[str], options: ort.RunOptions
+    ) -> Tensors:
+        feeds = {name: self._to_value(name, array) for name, array in inputs.items()}
+        values = self._session.run_with_ort_values(outputs, feeds, options)
+        return {name: _to_array(value) for name, value in zip(outputs, values, strict=True)}
+
+    def _to_value(self, name: str, array: Array) -> ort.OrtValue:
+        if self._datatypes.get(name) is BF16:
+            return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
+                np.ascontiguousarray(array), _ONNX_BFLOAT16
+            )
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+class OnnxBackend:
+    """A Session behind the names and shapes that clients see."""
+
+    def __init__(self, session: Session, signature: Signature) -> None:
+        self._session = session
+        self._signature = signature
+
+    @property
+    def signature(self) -> Signature:
+        """Return what the model takes and gives."""
+        return self._signature
+
+    def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
+        """Run the model once; see Backend.run."""
+        return self._session.run(inputs, outputs, interrupt)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()
+
+
+def _options(config: SessionConfig) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = config.intra_op_threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = _LEVELS[config.graph_level]
+    # Spinning threads burn a core between requests and starve the network threads.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _graph_tensor(path: Path, node: Any) -> GraphTensor:
+    datatype = BY_ONNX.get(node.type)
+    if datatype is None:
+        raise LoadError(
+            f"{path}: '{node.name}' is of type {node.type}, which no tensor protocol can carry",
+        )
+    return GraphTensor(node.name, datatype, tuple(node.shape))
+
+
+def _to_array(value: ort.OrtValue) -> Array:
+    if value.data_type() != BF16.onnx:
+        array: Array = value.numpy()
+        return array
+    shape = tuple(value.shape())
+    size = int(np.prod(shape, dtype=np.int64)) * BF16.itemsize
+    raw = ctypes.string_at(value.data_ptr(), size)  # numpy has no type for BF16: copy the bits
+    return np.frombuffer(raw, BF16.numpy).reshape(shape)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

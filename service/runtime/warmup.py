@@ -1,0 +1,181 @@
+"""Runs a version before it serves: proof of batching, golden pairs, warm-up."""
+
+import logging
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.errors import BackendError, LoadError
+from service.inference.backend import Interrupt
+from service.pb.model_config_pb2 import ModelWarmup
+from service.repository.manifest import Manifest
+from service.repository.model_config import datatype_of
+from service.runtime.session import Session
+from service.tensors import BF16, BOOL, BYTES, Array, Datatype, Shape, Signature, Tensors
+
+_LOG = logging.getLogger(__name__)
+_FREE_EXTENT: Final = 8  # stands for a dynamic extent that is not the batch
+_RELATIVE: Final = 1e-3  # of the largest value, between a row alone and in a batch
+_SEED: Final = 20_240_817
+
+
+def proves_batching(session: Session, signature: Signature) -> bool:
+    """Tell whether each row of a batch of two equals the same row alone, on random data.
+
+    A model that fails on random data, or whose rows depend on each other, is not proved.
+    """
+    random = np.random.default_rng(_SEED)
+    pair = {
+        spec.name: _sample(random, spec.datatype, (2, *_filled(spec.shape[1:])))
+        for spec in signature.inputs
+    }
+    names = [spec.name for spec in signature.outputs]
+    try:
+        together = session.run(pair, names, Interrupt())
+        alone = [
+            session.run({n: a[i : i + 1] for n, a in pair.items()}, names, Interrupt())
+            for i in range(2)
+        ]
+    except BackendError as error:
+        _LOG.info("batching is not proved: the model refuses random data: %s", error)
+        return False
+    return all(
+        together[name].shape[:1] == (2,)
+        and close_enough(together[name][i : i + 1], alone[i][name], _RELATIVE, 1e-6)
+        for name in names
+        for i in range(2)
+    )
+
+
+def close_enough(got: Array, want: Array, relative: float, absolute: float) -> bool:
+    """Compare two tensors: exact unless floating; relative to the largest absolute value."""
+    if got.shape != want.shape:
+        return False
+    if not np.issubdtype(got.dtype, np.floating):
+        return bool(np.array_equal(got, want))
+    finite = np.isfinite(want)
+    if not np.array_equal(finite, np.isfinite(got)):
+        return False
+    if not finite.any():
+        return bool(np.array_equal(got, want, equal_nan=True))
+    reference = want[finite].astype(np.float64)
+    allowed = max(absolute, relative * float(np.max(np.abs(reference))))
+    return float(np.max(np.abs(got[finite].astype(np.float64) - reference))) <= allowed
+
+
+def replay_golden(session: Session, directory: Path, manifest: Manifest) -> int:
+    """Run the golden pairs of a version and return how many there are.
+
+    Raises LoadError if one cannot be read or gives something else than when it was exported.
+    """
+    if not manifest.golden:
+        return 0
+    path = directory / manifest.golden
+    count = 0
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for inputs, expected in golden_pairs(dict(archive)):
+                _replay(session, path, manifest, inputs, expected, count)
+                count += 1
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise LoadError(f"{path}: cannot be read: {error}") from error
+    return count
+
+
+def golden_pairs(arrays: Tensors) -> Iterator[tuple[Tensors, Tensors]]:
+    """Yield inputs and outputs of each golden pair; see Manifest.golden."""
+    pairs: dict[int, tuple[Tensors, Tensors]] = {}
+    for key, array in arrays.items():
+        index, side, name = key.split(".", 2)
+        pairs.setdefault(int(index), ({}, {}))[0 if side == "in" else 1][name] = array
+    for _, pair in sorted(pairs.items()):
+        yield pair
+
+
+def warm_up(session: Session, signature: Signature, sizes: Sequence[int]) -> None:
+    """Run zeros at each batch size, so that the first request pays for no first time.
+
+    A model that refuses them is not at fault: dynamic extents are only guessed here.
+    """
+    for rows in sizes:
+        shapes = {
+            spec.name: ((rows, *_filled(spec.shape[1:])) if signature.batched else
+                        _filled(spec.shape))
+            for spec in signature.inputs
+        }  # fmt: skip
+        inputs = {s.name: _zeros(s.datatype, shapes[s.name]) for s in signature.inputs}
+        try:
+            session.run(inputs, [spec.name for spec in signature.outputs], Interrupt())
+        except BackendError as error:
+            _LOG.info("warm-up with zeros at batch %d was refused: %s", rows, error)
+            return
+
+
+def run_warmups(session: Session, warmups: Sequence[ModelWarmup], signature: Signature) -> None:
+    """Run the requests of model_warmup. Raises LoadError if one fails."""
+    random = np.random.default_rng(_SEED)
+    names = [spec.name for spec in signature.outputs]
+    for warmup in warmups:
+        inputs: Tensors = {}
+        for name, entry in warmup.inputs.items():
+            datatype = datatype_of(entry.data_type)
+            if datatype is None or entry.WhichOneof("input_data_type") == "input_data_file":
+                raise LoadError(
+                    f"model_warmup '{warmup.name}': input '{name}' needs a data_type and "
+                    "zero_data or random_data",
+                )
+            batch = (max(1, warmup.batch_size),) if signature.batched else ()
+            shape = (*batch, *entry.dims)
+            inputs[name] = (
+                _sample(random, datatype, shape) if entry.random_data else _zeros(datatype, shape)
+            )
+        for _ in range(max(1, warmup.count)):
+            try:
+                session.run(inputs, names, Interrupt())
+            except BackendError as error:
+                raise LoadError(f"model_warmup '{warmup.name}' failed: {error}") from error
+
+
+def _replay(
+    session: Session,
+    path: Path,
+    manifest: Manifest,
+    inputs: Tensors,
+    expected: Tensors,
+    index: int,
+) -> None:
+    tolerance = manifest.tolerance
+    try:
+        outputs = session.run(inputs, list(expected), Interrupt())
+    except BackendError as error:
+        raise LoadError(f"{path}: golden pair {index} cannot be run: {error}") from error
+    for name, want in expected.items():
+        if not close_enough(outputs[name], want, tolerance.relative, tolerance.absolute):
+            raise LoadError(
+                f"{path}: golden pair {index}: output '{name}' differs from what was exported by "
+                f"more than {tolerance.relative:g} of its largest value; this machine or this "
+                "onnxruntime computes something else",
+            )
+
+
+def _filled(shape: Shape) -> Shape:
+    return tuple(_FREE_EXTENT if extent < 0 else extent for extent in shape)
+
+
+def _zeros(datatype: Datatype, shape: Shape) -> Array:
+    return (
+        np.full(shape, "", dtype=object) if datatype is BYTES else np.zeros(shape, datatype.numpy)
+    )
+
+
+def _sample(random: np.random.Generator, datatype: Datatype, shape: Shape) -> Array:
+    if datatype is BYTES:
+        return random.integers(0, 10, shape).astype(str).astype(object)
+    if datatype is BF16:
+        return (random.standard_normal(shape).astype("<f4").view("<u4") >> 16).astype("<u2")
+    if datatype is BOOL or np.issubdtype(datatype.numpy, np.integer):
+        return random.integers(0, 2, shape).astype(datatype.numpy)
+    return random.standard_normal(shape).astype(datatype.numpy)

@@ -1,0 +1,433 @@
+"""The transport on grpcio's thread-based server: runs anywhere, needs no compiler.
+
+Every call in progress holds one thread, a stream holds two: one reads, one writes. It is the
+reference that other transports are compared with.
+"""
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import grpc
+
+from service.errors import SettingsError
+from service.transport.seam import (
+    Arity,
+    Code,
+    Event,
+    Kind,
+    Limits,
+    Metadata,
+    Methods,
+    Tls,
+)
+
+_STATUS: Final = {code: grpc.StatusCode[code.name] for code in Code}
+_WAKE: Final = None  # wakes up `take` when the transport is closed
+
+
+class ThreadedTransport:
+    """A gRPC server on grpcio; see seam.Transport."""
+
+    name = "threaded"
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        methods: Methods,
+        limits: Limits | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        """Set up without listening yet. addresses: "HOST:PORT" or "unix:PATH"; port 0: any."""
+        self._addresses = addresses
+        self._limits = limits or Limits()
+        self._tls = tls
+        self._events: SimpleQueue[Event | None] = SimpleQueue()
+        self._counts = _Counts()
+        self._pool = ThreadPoolExecutor(self._limits.concurrent_calls, "grpc-call")
+        self._server = grpc.server(
+            self._pool,
+            handlers=[_Handlers(methods, self._limits, self._events.put, self._counts)],
+            options=_options(self._limits),
+            maximum_concurrent_rpcs=self._limits.concurrent_calls,
+        )
+        self._closed = False
+
+    def start(self) -> Sequence[str]:
+        """Listen; see seam.Transport."""
+        bound = [self._bind(address) for address in self._addresses]
+        self._server.start()
+        return bound
+
+    def take(self, max_events: int, timeout: float | None) -> list[Event]:
+        """Wait for events; see seam.Transport."""
+        events: list[Event] = []
+        try:
+            event = self._events.get(not self._closed, timeout)
+            while event is not _WAKE:
+                events.append(event)
+                if len(events) == max_events:
+                    return events
+                event = self._events.get_nowait()
+        except Empty:
+            pass
+        return events
+
+    def drain(self, timeout: float) -> bool:
+        """Refuse new calls and wait for those in progress; see seam.Transport."""
+        deadline = time.monotonic() + timeout
+        stopped = self._server.stop(timeout)
+        finished = self._counts.wait_until_idle(max(0.0, deadline - time.monotonic()))
+        if finished:
+            stopped.wait(max(0.0, deadline - time.monotonic()))
+        return finished
+
+    def close(self) -> None:
+        """Abort what is left; see seam.Transport."""
+        self._server.stop(0).wait(_ABORT_S)
+        self._closed = True
+        self._events.put(_WAKE)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def closed(self) -> bool:
+        """True after close."""
+        return self._closed
+
+    def counters(self) -> Mapping[str, int]:
+        """Return totals; see seam.Transport."""
+        return self._counts.snapshot()
+
+    def _bind(self, address: str) -> str:
+        try:
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _credentials(self._tls))
+        except RuntimeError as error:
+            raise SettingsError(f"cannot listen on {address}: {_bind_error(address)}") from error
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+_ABORT_S: Final = 5.0  # for handlers to notice that their calls were aborted
+
+
+class _Counts:
+    """Calls in progress and totals."""
+
+    def __init__(self) -> None:
+        self._idle = threading.Condition()
+        self._active = 0
+        self._totals = {"calls": 0, "streams": 0, "cancelled": 0}
+
+    def opened(self, *, streaming: bool) -> None:
+        with self._idle:
+            self._active += 1
+            self._totals["calls"] += 1
+            self._totals["streams"] += streaming
+
+    def ended(self, *, cancelled: bool) -> None:
+        with self._idle:
+            self._active -= 1
+            self._totals["cancelled"] += cancelled
+            if not self._active:
+                self._idle.notify_all()
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._active, timeout)
+
+    def snapshot(self) -> dict[str, int]:
+        with self._idle:
+            return {**self._totals, "active_calls": self._active}
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds the handler of a method by its full name."""
+
+    def __init__(
+        self,
+        methods: Methods,
+        limits: Limits,
+        emit: Callable[[Event], None],
+        counts: _Counts,
+    ) -> None:
+        self._limits = limits
+        self._emit = emit
+        self._counts = counts
+        self._methods = methods
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        details = (handler_call_details.method, handler_call_details.invocation_metadata)
+        arity = self._methods.get(details[0])
+        if arity is Arity.UNARY:
+            return grpc.unary_unary_rpc_method_handler(
+                lambda message, context: self._unary(details, message, context)
+            )
+        if arity is Arity.STREAM:
+            return grpc.stream_stream_rpc_method_handler(
+                lambda messages, context: self._stream(details, messages, context)
+            )
+        return None
+
+    def _unary(self, details: Any, message: bytes, context: grpc.ServicerContext) -> bytes:
+        call = _UnaryCall(details, context)
+        self._counts.opened(streaming=False)
+        try:
+            if not context.add_callback(lambda: self._terminated(call)):
+                call.abandon()
+                return b""
+            self._emit(Event(Kind.REQUEST, call, message))
+            return call.wait()
+        finally:
+            self._counts.ended(cancelled=call.abandoned)
+
+    def _stream(
+        self, details: Any, messages: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        call = _StreamCall(details, context, self._limits)
+        self._counts.opened(streaming=True)
+        try:
+            if not context.add_callback(lambda: self._terminated(call)):
+                call.abandon()
+                return
+            self._emit(Event(Kind.OPENED, call))
+            reader = threading.Thread(
+                target=self._read, args=(call, messages), name="grpc-read", daemon=True
+            )
+            reader.start()
+            yield from call.answers()
+        finally:
+            self._counts.ended(cancelled=call.abandoned)
+
+    def _read(self, call: "_StreamCall", messages: Iterator[bytes]) -> None:
+        try:
+            for message in messages:
+                if not call.admit(len(message)):
+                    return
+                self._emit(Event(Kind.MESSAGE, call, message))
+        except grpc.RpcError:
+            return  # the call was cancelled: its termination tells the engine
+        call.emit_unless_ended(lambda: self._emit(Event(Kind.HALF_CLOSED, call)))
+
+    def _terminated(self, call: "_UnaryCall | _StreamCall") -> None:
+        if call.abandon():
+            self._emit(Event(Kind.CANCELLED, call))
+
+
+class _Call:
+    """What both kinds of call have in common. Its condition guards its state."""
+
+    def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
+        self.method: str = details[0]
+        self.metadata: Metadata = tuple((key, value) for key, value in details[1] or ())
+        left = context.time_remaining()
+        self.deadline = None if left is None else time.monotonic() + left
+        self.abandoned = False
+        self._context = context
+        self._changed = threading.Condition()
+        self._status: tuple[Code, str] | None = None
+
+    @property
+    def peer(self) -> str:
+        """Return the address of the peer."""
+        return str(self._context.peer())
+
+    def abandon(self) -> bool:
+        """Note that the peer has left. True if the call had not been finished."""
+        with self._changed:
+            if self._status is not None or self.abandoned:
+                return False
+            self.abandoned = True
+            self._changed.notify_all()
+            return True
+
+    def _set_status(self, code: Code, message: str, trailers: Metadata) -> bool:
+        """Finish, under the condition. True the first time, unless the peer has left."""
+        if self._status is not None or self.abandoned:
+            return False
+        if trailers:
+            self._context.set_trailing_metadata(trailers)
+        self._status = (code, message)
+        return True
+
+    def _abort_unless_ok(self) -> None:
+        code, message = self._status or (Code.CANCELLED, "")
+        if code is not Code.OK:
+            self._context.abort(_STATUS[code], message)
+
+
+class _UnaryCall(_Call):
+    """A call with one message each way: a thread of the pool waits for `finish`."""
+
+    def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
+        super().__init__(details, context)
+        self._reply = b""
+
+    def wait(self) -> bytes:
+        """Wait for the end of the call and return its reply; raises to end it with an error."""
+        with self._changed:
+            while self._status is None and not self.abandoned:
+                self._changed.wait()  # ends at the latest with the call: `abandon`
+            if self.abandoned:
+                return b""
+        self._abort_unless_ok()
+        return self._reply
+
+    def send(self, message: bytes, *, settles: int = 0) -> bool:
+        """Not for unary calls."""
+        raise TypeError("send on a unary call: finish it with a reply")
+
+    def settle(self, count: int) -> None:
+        """Do nothing: there is one message."""
+
+    def finish(
+        self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
+    ) -> None:
+        """End the call; see seam.Call."""
+        with self._changed:
+            if self._set_status(code, message, trailers):
+                self._reply = reply or b""
+                self._changed.notify_all()
+
+
+class _StreamCall(_Call):
+    """A call with many messages: one thread reads while another writes."""
+
+    def __init__(self, details: Any, context: grpc.ServicerContext, limits: Limits) -> None:
+        super().__init__(details, context)
+        self._limits = limits
+        self._outgoing: deque[tuple[bytes, int]] = deque()
+        self._sizes: deque[int] = deque()  # of the unsettled messages, oldest first
+        self._unsettled_bytes = 0
+
+    def admit(self, size: int) -> bool:
+        """Wait until a message of this size may be handed up. False if the call has ended."""
+        limits = self._limits
+        with self._changed:
+            while not self._ended and (
+                len(self._sizes) >= limits.stream_window
+                or (self._sizes and self._unsettled_bytes + size > limits.stream_window_bytes)
+            ):
+                self._changed.wait()  # ends at the latest with the call: `abandon`
+            if self._ended:
+                return False
+            self._sizes.append(size)
+            self._unsettled_bytes += size
+            return True
+
+    def emit_unless_ended(self, emit: Callable[[], None]) -> None:
+        """Call emit if the call goes on."""
+        with self._changed:
+            goes_on = not self._ended
+        if goes_on:
+            emit()
+
+    def answers(self) -> Iterator[bytes]:
+        """Yield what was sent, until the call ends; raises to end it with an error."""
+        while (answer := self._next_answer()) is not None:
+            message, settles = answer
+            yield message
+            self.settle(settles)  # grpcio comes back when the network has taken the message
+        if not self.abandoned:
+            self._abort_unless_ok()
+
+    def send(self, message: bytes, *, settles: int = 0) -> bool:
+        """Queue one answer; see seam.Call."""
+        with self._changed:
+            if self._ended:
+                return True
+            self._outgoing.append((message, settles))
+            self._changed.notify_all()
+            return len(self._outgoing) < self._limits.stream_window
+
+    def settle(self, count: int) -> None:
+        """Let the peer send count more messages; see seam.Call."""
+        if not count:
+            return
+        with self._changed:
+            for _ in range(min(count, len(self._sizes))):
+                self._unsettled_bytes -= self._sizes.popleft()
+            self._changed.notify_all()
+
+    def finish(
+        self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
+    ) -> None:
+        """End the call behind what was sent; see seam.Call."""
+        del reply  # a stream sends its answers
+        with self._changed:
+            if self._set_status(code, message, trailers):
+                self._changed.notify_all()
+
+    @property
+    def _ended(self) -> bool:
+        return self.abandoned or self._status is not None
+
+    def _next_answer(self) -> tuple[bytes, int] | None:
+        with self._changed:
+            while not self._outgoing and not self._ended:
+                self._changed.wait()  # ends at the latest with the call: `abandon`
+            if self.abandoned or not self._outgoing:
+                return None
+            return self._outgoing.popleft()
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # two servers on one port would split its traffic silently
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.keepalive_time_ms", int(limits.keepalive_time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            int(limits.min_ping_interval_s * 1000),
+        ),
+        (
+            "grpc.http2.min_recv_ping_interval_without_data_ms",
+            int(limits.min_ping_interval_s * 1000),
+        ),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_timeout_s * 1000)),
+    ]
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    try:
+        key = Path(tls.key).read_bytes()
+        certificate = Path(tls.certificate).read_bytes()
+        client_ca = Path(tls.client_ca).read_bytes() if tls.client_ca else None
+    except OSError as error:
+        raise SettingsError(f"TLS: {error.filename}: {error.strerror}") from error
+    return grpc.ssl_server_credentials(
+        [(key, certificate)],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+
+
+def _bind_error(address: str) -> str:
+    """Find out why an address cannot be bound: grpcio does not say."""
+    if address.startswith("unix:"):
+        return "not a path where a socket can be made"
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        number = int(port)
+        family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, number))
+    except OSError as error:
+        return error.strerror or str(error)
+    except (ValueError, OverflowError):
+        return "not HOST:PORT"
+    return "gRPC could not bind it"
