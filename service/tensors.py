@@ -140,7 +140,8 @@ def from_raw(datatype: Datatype, shape: Shape, raw: bytes) -> Array:
     if len(raw) != expected:
         raise MalformedContents(f"Expected {expected}, got {len(raw)}")
     if datatype is BOOL:  # any non-zero byte is true; the runtime must see 0 or 1 only
-        return (np.frombuffer(raw, np.uint8) != 0).reshape(shape)
+        truths: Array = np.frombuffer(raw, np.uint8) != 0
+        return truths.reshape(shape)
     return np.frombuffer(raw, datatype.numpy).reshape(shape)
 
 

@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "penstock"
     sys_version = ""
 
-    def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
+    def do_GET(self) -> None:
         path = self.path.split("?", 1)[0]
         if path == "/metrics":
             self._metrics()

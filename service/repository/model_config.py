@@ -45,12 +45,13 @@ def read_config(model_directory: Path) -> ModelConfig | None:
 
 def datatype_of(data_type: int) -> Datatype | None:
     """Return the datatype of a DataType value, None for TYPE_INVALID."""
-    return BY_CONFIG.get(DataType.Name(data_type))  # type: ignore[arg-type]
+    return BY_CONFIG.get(DataType.Name(data_type))
 
 
 def data_type_of(datatype: Datatype) -> DataType:
     """Return the DataType value of a datatype."""
-    return DataType.Value("TYPE_STRING" if datatype is BYTES else datatype.config)
+    value: DataType = DataType.Value("TYPE_STRING" if datatype is BYTES else datatype.config)  # type: ignore[assignment]  # an enum value is an int
+    return value
 
 
 def _check(path: Path, config: ModelConfig, directory: str) -> None:

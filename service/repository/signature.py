@@ -96,8 +96,8 @@ def _speaks_of_batches(config: ModelConfig) -> bool:
 
 def _from_config(graph: Graph, config: ModelConfig) -> ModelSpec:
     batched = config.max_batch_size > 0
-    inputs = _merge(config, graph.inputs, config.input, "input")
-    outputs = _merge(config, graph.outputs, config.output, "output")
+    inputs = _merge(config, graph.inputs, list(config.input), "input")
+    outputs = _merge(config, graph.outputs, list(config.output), "output")
     missing = {t.name for t in graph.inputs} - {spec.name for spec in inputs}
     if missing:
         raise ConfigError(f"config.pbtxt lacks input(s) {sorted(missing)} of the graph")
@@ -115,11 +115,10 @@ def _from_config(graph: Graph, config: ModelConfig) -> ModelSpec:
 def _merge(
     config: ModelConfig,
     tensors: Sequence[GraphTensor],
-    declared: Iterable[ModelInput] | Iterable[ModelOutput],
+    entries: Sequence[ModelInput | ModelOutput],
     kind: str,
 ) -> tuple[TensorSpec, ...]:
     by_name = {tensor.name: tensor for tensor in tensors}
-    entries = list(declared)
     if not entries:
         return tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in tensors)
     specs = []
@@ -196,17 +195,28 @@ def normalised(
     full.max_batch_size = spec.max_batch_size
     if full.version_policy.WhichOneof("policy_choice") is None:
         full.version_policy.latest.num_versions = 1
-    skip = 1 if spec.signature.batched else 0
-    if not full.input:
-        for tensor in spec.signature.inputs:
-            full.input.add(
-                name=tensor.name, data_type=data_type_of(tensor.datatype), dims=tensor.shape[skip:]
-            )
-    if not full.output:
-        for tensor in spec.signature.outputs:
-            full.output.add(
-                name=tensor.name, data_type=data_type_of(tensor.datatype), dims=tensor.shape[skip:]
-            )
+    _fill_tensors(full, spec.signature)
+    _fill_instances(full, name, on_gpu=on_gpu, instances=instances)
+    if spec.signature.batched and full.WhichOneof("scheduling_choice") is None:
+        full.dynamic_batching.SetInParent()
+    if full.HasField("dynamic_batching") and not full.dynamic_batching.preferred_batch_size:
+        full.dynamic_batching.preferred_batch_size.append(max(1, spec.max_batch_size))
+    return full
+
+
+def _fill_tensors(full: ModelConfig, signature: Signature) -> None:
+    skip = 1 if signature.batched else 0
+    for specs, entries in ((signature.inputs, full.input), (signature.outputs, full.output)):
+        if not entries:
+            for spec in specs:
+                entries.add(
+                    name=spec.name,
+                    data_type=data_type_of(spec.datatype),
+                    dims=spec.shape[skip:],
+                )
+
+
+def _fill_instances(full: ModelConfig, name: str, *, on_gpu: bool, instances: int) -> None:
     if not full.instance_group:
         full.instance_group.add(name=name)
     for group in full.instance_group:
@@ -214,8 +224,3 @@ def normalised(
         group.count = group.count or instances
         if group.kind == group.KIND_AUTO:
             group.kind = group.KIND_GPU if on_gpu else group.KIND_CPU
-    if spec.signature.batched and full.WhichOneof("scheduling_choice") is None:
-        full.dynamic_batching.SetInParent()
-    if full.HasField("dynamic_batching") and not full.dynamic_batching.preferred_batch_size:
-        full.dynamic_batching.preferred_batch_size.append(max(1, spec.max_batch_size))
-    return full

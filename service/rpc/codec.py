@@ -119,7 +119,7 @@ def scheduling_parameters(request: ModelInferRequest) -> tuple[int, int]:
     """
     if not request.parameters:
         return 0, 0
-    check_counts("parameters", request.parameters)
+    check_counts("parameters", list(request.parameters))
     for key in request.parameters:
         if key.startswith(_RESERVED) and key != _ALLOWED_RESERVED:
             raise InvalidRequest(

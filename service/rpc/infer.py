@@ -205,7 +205,7 @@ class StreamInfer:
         except RequestError as error:
             self._fill(slot, stream_refusal(slot.request_id, str(error)))
         else:
-            if self._over:  # cancelled in between
+            if self._is_over():  # ended by an error of an earlier request in between
                 slot.request.cancel()
 
     def half_closed(self) -> None:
@@ -231,6 +231,9 @@ class StreamInfer:
                 self._over = True
                 code, text = status_of(ShuttingDown())
                 self._call.finish(code, text)
+
+    def _is_over(self) -> bool:
+        return self._over
 
     def _ended(self, slot: _Slot, model: Model, outcome: Outcome) -> None:
         encoder = self._service.encoder(model)

@@ -282,6 +282,7 @@ class _UnaryCall(_Call):
 
     def send(self, message: bytes, *, settles: int = 0) -> bool:
         """Not for unary calls."""
+        del message, settles
         raise TypeError("send on a unary call: finish it with a reply")
 
     def settle(self, count: int) -> None:
