@@ -78,13 +78,13 @@ def test_model_stream_infer(curl: Curl, tmp_path: Path) -> None:
     requests.write_text(f"{FP32_REQUEST}\n{wrong}\n{FP32_REQUEST}\n")
     run = curl(f"/{SERVICE}/ModelStreamInfer", "-d", f"@{requests}")
     assert run.returncode == 0, run.stderr
-    lines = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [line.get("errorMessage", "") for line in lines] == [
+    answers = json.loads("[" + run.stdout.replace("}\n{", "},{") + "]")
+    assert [answer.get("errorMessage", "") for answer in answers] == [
         "",
         "Request for unknown model: 'absent' is not found",
         "",
     ]
-    assert lines[2]["inferResponse"]["rawOutputContents"] == [FP32_RAW]
+    assert answers[2]["inferResponse"]["rawOutputContents"] == [FP32_RAW]
 
 
 def test_unknown_model(curl: Curl) -> None:

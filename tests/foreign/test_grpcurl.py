@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -39,12 +40,17 @@ def call(grpcurl: Path, address: str) -> Grpcurl:
 
 def documents(text: str) -> list[dict[str, Any]]:
     """Return the JSON documents that stand one after another in text."""
-    decoder, found, at = json.JSONDecoder(), [], 0
+    decoder, found, at = json.JSONDecoder(object_pairs_hook=_proto_names), [], 0
     while at < len(text.rstrip()):
         document, at = decoder.raw_decode(text, at)
         found.append(document)
         at += len(text[at:]) - len(text[at:].lstrip())
     return found
+
+
+def _proto_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # grpcurl says model_name or model_name, as the descriptors of the server have it.
+    return {re.sub("([A-Z])", lambda m: f"_{m[1].lower()}", name): value for name, value in pairs}
 
 
 def answer(call: Grpcurl, method: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -63,11 +69,11 @@ def simple_request(*values: int, **fields: str) -> dict[str, Any]:
             "name": name,
             "datatype": "INT32",
             "shape": list(rows.shape),
-            "contents": {"intContents": rows.ravel().tolist()},
+            "contents": {"int_contents": rows.ravel().tolist()},
         }
         for name in ("INPUT0", "INPUT1")
     ]
-    return {"modelName": "simple", "inputs": inputs, **fields}
+    return {"model_name": "simple", "inputs": inputs, **fields}
 
 
 def outputs(response: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -76,7 +82,7 @@ def outputs(response: dict[str, Any]) -> dict[str, np.ndarray]:
         output["name"]: np.frombuffer(base64.b64decode(raw), np.int32).reshape(
             [int(extent) for extent in output["shape"]],
         )
-        for output, raw in zip(response["outputs"], response["rawOutputContents"], strict=True)
+        for output, raw in zip(response["outputs"], response["raw_output_contents"], strict=True)
     }
 
 
@@ -124,7 +130,7 @@ def test_model_metadata(call: Grpcurl) -> None:
 def test_model_config(call: Grpcurl) -> None:
     """The configuration has the batch size and the dimensions without the batch."""
     config = answer(call, "ModelConfig", {"name": "simple"})["config"]
-    assert config["maxBatchSize"] == 8
+    assert config["max_batch_size"] == 8
     assert config["input"][0]["dims"] == ["16"]
 
 
@@ -132,7 +138,7 @@ def test_model_infer(call: Grpcurl) -> None:
     """Typed contents are understood, and the answer is raw with the id of the request."""
     response = answer(call, "ModelInfer", simple_request(1, 100, id="seven"))
     assert response["id"] == "seven"
-    assert response["modelVersion"] == "1"
+    assert response["model_version"] == "1"
     got = outputs(response)
     row = np.arange(16, dtype=np.int32)
     np.testing.assert_array_equal(got["OUTPUT0"], [2 * (row + 1), 2 * (row + 100)])
@@ -141,19 +147,19 @@ def test_model_infer(call: Grpcurl) -> None:
 
 def test_model_infer_bytes(call: Grpcurl) -> None:
     """BYTES come back with a length before each element."""
-    elements = [b"one", b"", b"\0\xff"]
+    elements = [b"one", b"", "\0\u00df".encode()]
     request = {
-        "modelName": "identity_bytes",
+        "model_name": "identity_bytes",
         "inputs": [
             {
                 "name": "INPUT0",
                 "datatype": "BYTES",
                 "shape": [1, 3],
-                "contents": {"bytesContents": [base64.b64encode(e).decode() for e in elements]},
+                "contents": {"bytes_contents": [base64.b64encode(e).decode() for e in elements]},
             },
         ],
     }
-    (raw,) = answer(call, "ModelInfer", request)["rawOutputContents"]
+    (raw,) = answer(call, "ModelInfer", request)["raw_output_contents"]
     wanted = b"".join(len(element).to_bytes(4, "little") + element for element in elements)
     assert base64.b64decode(raw) == wanted
 
@@ -161,7 +167,7 @@ def test_model_infer_bytes(call: Grpcurl) -> None:
 def test_model_stream_infer(call: Grpcurl) -> None:
     """A stream is answered in order, with an error in the place of a wrong request."""
     requests = [simple_request(index, id=str(index)) for index in range(5)]
-    requests[2]["modelName"] = "absent"
+    requests[2]["model_name"] = "absent"
     run = call(
         f"{SERVICE}/ModelStreamInfer",
         options=("-d", "@"),
@@ -169,23 +175,23 @@ def test_model_stream_infer(call: Grpcurl) -> None:
     )
     assert run.returncode == 0, run.stderr
     answers = documents(run.stdout)
-    assert [a["inferResponse"]["id"] for a in answers] == ["0", "1", "2", "3", "4"]
-    assert [a.get("errorMessage") for a in answers] == [
+    assert [a["infer_response"]["id"] for a in answers] == ["0", "1", "2", "3", "4"]
+    assert [a.get("error_message") for a in answers] == [
         None,
         None,
         "Request for unknown model: 'absent' is not found",
         None,
         None,
     ]
-    assert outputs(answers[4]["inferResponse"])["OUTPUT0"][0, 0] == 8
+    assert outputs(answers[4]["infer_response"])["OUTPUT0"][0, 0] == 8
 
 
 def test_model_statistics(call: Grpcurl) -> None:
     """Statistics count what has been answered."""
     answer(call, "ModelInfer", simple_request(1))
-    (stats,) = answer(call, "ModelStatistics", {"name": "simple"})["modelStats"]
+    (stats,) = answer(call, "ModelStatistics", {"name": "simple"})["model_stats"]
     assert stats["version"] == "1"
-    assert int(stats["inferenceStats"]["success"]["count"]) > 0
+    assert int(stats["inference_stats"]["success"]["count"]) > 0
 
 
 def test_repository_index(call: Grpcurl) -> None:
@@ -196,7 +202,7 @@ def test_repository_index(call: Grpcurl) -> None:
 
 def test_unknown_model(call: Grpcurl) -> None:
     """An unknown model is NOT_FOUND in Triton's words."""
-    request = {**simple_request(1), "modelName": "absent"}
+    request = {**simple_request(1), "model_name": "absent"}
     run = call(f"{SERVICE}/ModelInfer", options=("-d", json.dumps(request)))
     assert run.returncode == NOT_FOUND
     assert "Message: Request for unknown model: 'absent' is not found\n" in run.stderr

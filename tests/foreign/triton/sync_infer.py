@@ -49,11 +49,20 @@ def test_requested_outputs(client: Any) -> None:
 
 
 def test_bytes(client: Any) -> None:
-    """BYTES elements keep NUL bytes, empty ones and what is not UTF-8."""
-    values = [[b"a\0b\0", b""], ["Stra\u00dfe".encode(), b"\xff\xfe\0"]]
+    """BYTES elements keep NUL bytes, and empty ones stay empty."""
+    values = [[b"a\0b\0", b""], ["Stra\u00dfe".encode(), b"\0"]]
     array = np.array(values, dtype=np.object_)
     result = client.infer("identity_bytes", [tensor("INPUT0", array, "BYTES")])
     assert result.as_numpy("OUTPUT0").tolist() == values
+
+
+def test_bytes_that_are_no_text(client: Any) -> None:
+    """ONNX's strings are UTF-8: other bytes are refused, with their place, not mended."""
+    array = np.array([[b"text", b"\xff\xfe"]], dtype=np.object_)
+    inputs = [tensor("INPUT0", array, "BYTES")]
+    status, message = refusal(lambda: client.infer("identity_bytes", inputs))
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert "input 'INPUT0' must be UTF-8: element 1 is not" in message, message
 
 
 def test_fp32(client: Any) -> None:

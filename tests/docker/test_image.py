@@ -1,0 +1,243 @@
+"""The container image, built and run by a real engine: any user, read-only root, no torch.
+
+It needs a `docker` that answers; in CI there must be one, elsewhere these tests are skipped.
+The containers use the host's network on loopback, or none.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import grpc
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from service.pb import grpc_service_pb2 as pb
+from service.pb import health_pb2
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGE = "penstock-under-test"
+MAX_BYTES = 270_000_000
+MAX_COMPRESSED_BYTES = 100_000_000
+_READY_PREFIX = "penstock ready grpc="
+_CALL_S = 20.0
+_LOCKED_DOWN = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+
+def docker(*arguments: str | Path) -> str:
+    """Run docker and return what it prints."""
+    run = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """Build the image as the README says and return its name."""
+    try:
+        subprocess.run(["docker", "info"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        _no_engine()
+    docker("build", "--network", "host", "--tag", IMAGE, ROOT)
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a repository of one model that any user may read."""
+    root = tmp_path_factory.mktemp("models")
+    path = root / "double" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    onnx.save(_double(), path)
+    for each in (root, root / "double", path.parent):
+        each.chmod(0o755)
+    path.chmod(0o644)
+    return root
+
+
+@contextmanager
+def running(image: str, *arguments: str | Path, command: tuple[str, ...] = ()) -> Iterator[str]:
+    """Run the image in the background, yield the container's id and remove it at the end."""
+    container = docker("run", "--detach", *_LOCKED_DOWN, *arguments, image, *command)
+    try:
+        yield container
+    finally:
+        docker("rm", "--force", container)
+
+
+@contextmanager
+def serving(
+    image: str,
+    mount: str,
+    *options: str,
+    user: str = "12345:0",
+) -> Iterator[tuple[str, grpc.Channel]]:
+    """Serve a mounted folder on a free port of loopback; yield the container and a channel."""
+    target = mount.split(":")[1]
+    command = ("serve", target, "--port", "0", "--http-port", "0", *options)
+    arguments = ("--network", "host", "--user", user, "--volume", mount)
+    with running(image, *arguments, command=command) as container:
+        address = ready_address(container)
+        with grpc.insecure_channel(address) as channel:
+            yield container, channel
+
+
+def ready_address(container: str) -> str:
+    """Wait for the server's ready line and return its gRPC address."""
+    with subprocess.Popen(
+        ["docker", "logs", "--follow", container],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as logs:
+        assert logs.stdout is not None
+        line = logs.stdout.readline()
+        logs.terminate()
+    assert line.startswith(_READY_PREFIX), docker("logs", container)
+    return line.removeprefix(_READY_PREFIX).split()[0]
+
+
+def health(channel: grpc.Channel, service: str) -> int:
+    """Return the status of a health check."""
+    check = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    return int(check(health_pb2.HealthCheckRequest(service=service), timeout=_CALL_S).status)
+
+
+def doubled(channel: grpc.Channel, model: str, rows: np.ndarray) -> np.ndarray:
+    """Return what the model makes of rows."""
+    request = pb.ModelInferRequest(model_name=model, raw_input_contents=[rows.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=rows.shape)
+    infer = channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        request_serializer=pb.ModelInferRequest.SerializeToString,
+        response_deserializer=pb.ModelInferResponse.FromString,
+    )
+    raw = infer(request, timeout=_CALL_S).raw_output_contents[0]
+    return np.frombuffer(raw, np.float32).reshape(rows.shape)
+
+
+@pytest.mark.parametrize("user", ["12345:0", "65532:65532", "1000:1000"])
+def test_serves_a_repository_to_any_user(image: str, repository: Path, user: str) -> None:
+    """Without rights and on a read-only root, health and inference answer over gRPC."""
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with serving(image, f"{repository}:/models:ro", user=user) as (_, channel):
+        assert health(channel, "") == health_pb2.HealthCheckResponse.SERVING
+        assert health(channel, "double") == health_pb2.HealthCheckResponse.SERVING
+        np.testing.assert_array_equal(doubled(channel, "double", rows), 2 * rows)
+
+
+def test_serves_one_model_as_kserve_mounts_it(image: str, repository: Path) -> None:
+    """The directory of one model is served under the name that an argument gives."""
+    rows = np.ones((1, 3), np.float32)
+    mount = f"{repository / 'double'}:/mnt/models:ro"
+    with serving(image, mount, "--model-name", "digits") as (_, channel):
+        np.testing.assert_array_equal(doubled(channel, "digits", rows), 2 * rows)
+
+
+def test_stop_ends_it_with_code_0(image: str, repository: Path) -> None:
+    """`docker stop` drains the server: exit code 0, not killed."""
+    with serving(image, f"{repository}:/models:ro") as (container, channel):
+        assert health(channel, "") == health_pb2.HealthCheckResponse.SERVING
+        docker("stop", "--time", "60", container)
+        state = json.loads(docker("inspect", "--format", "{{json .State}}", container))
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+
+
+def test_default_command_becomes_healthy(image: str, repository: Path) -> None:
+    """Without a command the mounted /models is served and the health check passes."""
+    arguments = ("--network", "none", "--health-interval", "1s")
+    with running(image, *arguments, "--volume", f"{repository}:/models:ro") as container:
+        assert ready_address(container) == "0.0.0.0:8001"
+        assert _first_health(container) == "healthy"
+
+
+def test_has_no_torch(image: str) -> None:
+    """The image has the runtime and neither torch nor onnx nor pip."""
+    program = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
+    python = ("run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", program)
+    docker(*python, "onnxruntime")
+    for absent in ("torch", "onnx", "pip", "exporter"):
+        run = subprocess.run(["docker", *python, absent], capture_output=True, check=False)
+        assert run.returncode == 1, absent
+
+
+def test_configuration(image: str) -> None:
+    """It runs as a user without rights, sends no telemetry and names its ports."""
+    config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image))
+    assert config["User"] == "65532:65532"
+    assert "ORT_DISABLE_TELEMETRY=1" in config["Env"]
+    assert config["ExposedPorts"].keys() == {"8001/tcp", "8002/tcp"}
+    assert config["Entrypoint"] == ["penstock"]
+
+
+def test_is_small(image: str) -> None:
+    """It stays below its limits, unpacked and as a gzipped archive."""
+    assert int(docker("image", "inspect", "--format", "{{.Size}}", image)) <= MAX_BYTES
+    assert _compressed_bytes(image) <= MAX_COMPRESSED_BYTES
+
+
+def _compressed_bytes(image: str) -> int:
+    size = 0
+
+    class Count:
+        def write(self, data: bytes) -> int:
+            nonlocal size
+            size += len(data)
+            return len(data)
+
+        def flush(self) -> None:
+            """Nothing is held back."""
+
+    with (
+        subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save,
+        gzip.GzipFile(fileobj=Count(), mode="wb", compresslevel=6) as packed,
+    ):
+        assert save.stdout is not None
+        while block := save.stdout.read(1 << 20):
+            packed.write(block)
+    return size
+
+
+def _first_health(container: str) -> str:
+    """Wait for the first verdict of the health check."""
+    filters = ("--filter", f"container={container}", "--filter", "event=health_status")
+    form = "{{.Status}}"
+    with subprocess.Popen(
+        ["docker", "events", "--since", "0", *filters, "--format", form],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as events:
+        assert events.stdout is not None
+        line = events.stdout.readline()
+        events.terminate()
+    return line.removeprefix("health_status:").strip()
+
+
+def _no_engine() -> NoReturn:
+    reason = "no Docker Engine answers: start one to test the image"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _double() -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        "double",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
