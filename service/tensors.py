@@ -97,9 +97,10 @@ class TensorSpec:
     optional: bool = False
 
     def admits(self, shape: Sequence[int]) -> bool:
-        """Tell whether a tensor of this shape, all extents known, fits."""
+        """Tell whether a tensor of this shape fits; a negative extent never does."""
         return len(shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
+            got == want or (want == -1 and got >= 0)
+            for want, got in zip(self.shape, shape, strict=True)
         )
 
 

@@ -45,10 +45,10 @@ class Server:
         )
         self.manager.on_change(self._health.changed)
         info = ServerInfo(self.manager, settings.server_name, lambda: self._health.draining)
-        self._dispatcher = Dispatcher(
+        self.dispatcher = Dispatcher(
             info, self._health, self._infer, reflection=settings.reflection
         )
-        self._transport = _make_transport(settings, self._dispatcher.methods)
+        self._transport = _make_transport(settings, self.dispatcher.methods)
         self._side_port = self._make_side_port()
         self._watcher: Watcher | None = None
         self.addresses: list[str] = []
@@ -67,7 +67,7 @@ class Server:
         sources = self._repository.scan()
         self.addresses = list(self._transport.start())
         self._side_port.start()
-        self._dispatcher.start(self._transport)
+        self.dispatcher.start(self._transport)
         self.manager.announce(sources)
         self.manager.apply(sources)
         if self._settings.watch:
@@ -92,7 +92,7 @@ class Server:
             hurry(min(self._settings.drain_delay, self._settings.grace))
         if self._watcher is not None:
             self._watcher.stop()
-        self._dispatcher.drain()
+        self.dispatcher.drain()
         clean = self._transport.drain(max(0.0, deadline - time.monotonic()))
         clean = self.manager.close(max(0.1, deadline - time.monotonic())) and clean
         self.abort()
@@ -101,7 +101,7 @@ class Server:
     def abort(self) -> None:
         """Stop at once: what is in progress is cut off."""
         self._transport.close()
-        self._dispatcher.join(_JOIN_S)
+        self.dispatcher.join(_JOIN_S)
         self._side_port.close()
 
     def failures(self) -> list[str]:

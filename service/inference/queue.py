@@ -47,7 +47,16 @@ class QueuePolicy:
 
     def policy_of(self, level: int) -> LevelPolicy:
         """Return the policy of a level."""
-        return dict(self.by_level).get(level, self.default)
+        for known, policy in self.by_level:
+            if known == level:
+                return policy
+        return self.default
+
+    @property
+    def has_timeouts(self) -> bool:
+        """Tell whether a request can be refused or moved because of its time in the queue."""
+        policies = (self.default, *(policy for _, policy in self.by_level))
+        return any(policy.timeout_s or policy.overridable for policy in policies)
 
 
 class RequestQueue:
@@ -55,6 +64,7 @@ class RequestQueue:
 
     def __init__(self, policy: QueuePolicy) -> None:
         self._policy = policy
+        self._has_timeouts = policy.has_timeouts
         self._levels: dict[int, dict[Key, deque[Request]]] = {}
         self._earliest = math.inf  # no request that waits must leave before this time
 
@@ -153,6 +163,8 @@ class RequestQueue:
         return kept
 
     def _leaves_at(self, request: Request, level: int) -> float:
+        if not self._has_timeouts:
+            return math.inf if request.deadline is None else request.deadline
         timeout_s = self._timeout_s(request, level)
         by_policy = request.arrived + timeout_s if timeout_s else math.inf
         return by_policy if request.deadline is None else min(by_policy, request.deadline)

@@ -32,7 +32,8 @@ from service.tensors import Tensors
 
 _LOG = logging.getLogger(__name__)
 _SMOOTHING: Final = 0.1  # weight of the newest run in the mean of run times
-_ADMISSION_RUNS: Final = 8  # runs seen before a deadline is judged by their mean
+_ADMISSION_RUNS: Final = 8  # runs seen before anything is judged by their mean
+_INLINE_S: Final = 500e-6  # runs up to this long may hold up the ingress thread
 
 
 _Step: TypeAlias = tuple[list[tuple[Request, RequestError]], list[Request], Run]
@@ -68,6 +69,7 @@ class Scheduler:
         self._model = model
         self._backend = backend
         self._config = config
+        self._policy = config.batch
         self._is_batched = backend.signature.batched
         self._clock = clock
         self._changed = threading.Condition()
@@ -75,6 +77,7 @@ class Scheduler:
         self._waiting = 0
         self._waiting_rows = 0
         self._waiting_bytes = 0
+        self._running = 0
         self._closing = False
         self._mean_run_s = 0.0
         self._runs = 0
@@ -98,10 +101,20 @@ class Scheduler:
         """Return the running mean of the time of one execution, in seconds."""
         return self._mean_run_s
 
-    def submit(self, request: Request) -> None:
+    @property
+    def runs_inline(self) -> bool:
+        """Tell whether `flush` would run the model on the caller's thread now."""
+        return (
+            self._runs >= _ADMISSION_RUNS
+            and self._mean_run_s <= _INLINE_S
+            and self._policy.max_delay_s == 0
+        )
+
+    def submit(self, request: Request, *, deferred: bool = False) -> None:
         """Accept a valid request; its on_end is called later, on any thread.
 
         A request with more rows than the largest batch is split, and its answer joined again.
+        deferred: the caller calls `flush` after a burst of requests; no thread is woken up yet.
         Raises QueueFull, DeadlineUnmeetable or ShuttingDown; the request has then not ended.
         """
         max_rows = self._config.batch.max_rows
@@ -119,10 +132,24 @@ class Scheduler:
                 self._waiting += 1
                 self._waiting_rows += part.rows
                 self._waiting_bytes += part.bytes
-            self._changed.notify(len(parts))
+            if not deferred:
+                self._changed.notify(len(parts))
         for part in parts:
             if part.ended:  # its caller left before on_leave was set
                 self._left(part)
+
+    def flush(self) -> None:
+        """Serve what was submitted deferred.
+
+        A cheap model that nobody runs at the moment is run right here: a hand-over to a thread
+        would cost more than the run. Otherwise the threads are woken up.
+        """
+        if self.runs_inline:
+            while (step := self._next_inline()) is not None:
+                self._perform(step)
+        with self._changed:
+            if self._waiting:
+                self._changed.notify(self._config.instances)
 
     def close(self, timeout: float) -> bool:
         """Refuse new requests, answer those accepted, join the threads, close the backend.
@@ -187,12 +214,19 @@ class Scheduler:
 
     def _work(self) -> None:
         while (step := self._next_step()) is not None:
-            expired, members, run = step
-            for request, error in expired:
-                self._fail(request, error)
-            if members:
+            self._perform(step)
+            del step  # tensors must not outlive their batch while the thread waits
+
+    def _perform(self, step: _Step) -> None:
+        expired, members, run = step
+        for request, error in expired:
+            self._fail(request, error)
+        if members:
+            try:
                 self._execute(members, run)
-            del step, expired, members, run  # tensors must not outlive their batch here
+            finally:
+                with self._changed:
+                    self._running -= 1
 
     def _next_step(self) -> _Step | None:
         """Wait until there are requests to expire or to run; None when closing and empty."""
@@ -211,6 +245,19 @@ class Scheduler:
                     return [], *self._claim(key, decision.requests)
                 self._changed.wait(decision.until - self._clock())
 
+    def _next_inline(self) -> _Step | None:
+        """Return what can be done at once, None if nothing or if a batch is running."""
+        with self._changed:
+            if self._running:
+                return None
+            if expired := self._queue.expire(self._clock()):
+                return expired, [], Run(0)
+            key = self._queue.front()
+            if key is None:
+                return None
+            decision = self._decide(key)
+            return ([], *self._claim(key, decision.requests)) if type(decision) is Close else None
+
     def _decide(self, key: Key) -> Close | Wait:
         policy = self._config.batch
         waiting = self._queue.peek(key, policy.max_rows + 1)
@@ -225,6 +272,7 @@ class Scheduler:
     def _claim(self, key: Key, count: int) -> tuple[list[Request], Run]:
         members = self._queue.take(key, count)
         run = Run(len(members))
+        self._running += 1
         for request in members:
             self._forget(request)
             request.run = run

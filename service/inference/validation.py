@@ -44,6 +44,8 @@ def check_shape(
 
     Raises InvalidRequest.
     """
+    if datatype is spec.datatype and spec.admits(shape) and len(shape) <= MAX_RANK:
+        return
     name = shown(spec.name)
     if datatype is None:
         raise InvalidRequest(f"unsupported datatype '{shown(wire_datatype)}' for input '{name}'")
@@ -61,16 +63,15 @@ def check_shape(
             f"All input dimensions should be specified for input '{name}' for model '{model}', "
             f"got {dims(shape)}: a negative dimension has no meaning in a request",
         )
-    if not spec.admits(shape) or len(shape) > MAX_RANK:
-        note = (
-            " NOTE: the model batches: the first dimension is the batch size, any number of rows."
-            if batched
-            else ""
-        )
-        raise InvalidRequest(
-            f"unexpected shape for input '{name}' for model '{model}'. "
-            f"Expected {dims(spec.shape)}, got {dims(shape)}.{note}",
-        )
+    note = (
+        " NOTE: the model batches: the first dimension is the batch size, any number of rows."
+        if batched
+        else ""
+    )
+    raise InvalidRequest(
+        f"unexpected shape for input '{name}' for model '{model}'. "
+        f"Expected {dims(spec.shape)}, got {dims(shape)}.{note}",
+    )
 
 
 def batch_rows(model: str, signature: Signature, inputs: Mapping[str, Array]) -> int:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
@@ -38,7 +39,8 @@ class SidePort:
                 f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}"
             ) from error
         self._host = host
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="http", daemon=True)
 
     @property
     def address(self) -> str:
@@ -51,10 +53,17 @@ class SidePort:
 
     def close(self) -> None:
         """Stop answering and free the port."""
+        self._closing = True
         if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
+            with suppress(OSError), _connect(self._server):
+                pass  # wakes up the loop, which waits without a time-out
+            self._thread.join(_REQUEST_S)
         self._server.server_close()
+
+    def _loop(self) -> None:
+        # serve_forever would wake up twice a second to look whether it should stop.
+        while not self._closing:
+            self._server.handle_request()
 
 
 class _Server(ThreadingHTTPServer):
@@ -79,6 +88,11 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a client that went away is no event."""
+
+
+def _connect(server: _Server) -> socket.socket:
+    host, port = server.socket.getsockname()[:2]
+    return socket.create_connection((host, port), _REQUEST_S)
 
 
 class _Ipv6Server(_Server):

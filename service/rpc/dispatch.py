@@ -116,6 +116,7 @@ class Dispatcher:
                 except Exception as error:  # noqa: BLE001  one event must not stop all others
                     code, text = status_of(error)
                     event.call.finish(code, text)
+            self._infer.flush()
 
     def _handle(self, event: Event) -> None:
         kind, call = event.kind, event.call

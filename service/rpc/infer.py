@@ -3,19 +3,19 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from service.errors import RequestError, ShuttingDown, shown
 from service.inference.model import Model
 from service.inference.request import Outcome, Request
+from service.inference.scheduler import Scheduler
 from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.codec import (
     ReplyEncoder,
-    decode_inputs,
+    RequestDecoder,
     parse_request,
     scheduling_parameters,
     stream_refusal,
@@ -25,87 +25,117 @@ from service.rpc.status import status_of
 from service.transport.seam import Call, Code
 
 
+class ServedModel:
+    """A model version with its codec."""
+
+    __slots__ = ("decoder", "encoder", "model", "scheduler")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.scheduler = model.scheduler
+        self.decoder = RequestDecoder(model.name, model.signature)
+        self.encoder = ReplyEncoder(model.name, model.version, model.signature)
+
+    def record(self, code: Code) -> None:
+        """Count one answer."""
+        self.scheduler.stats.record_outcome(code.name)
+
+
+class Exchange(Protocol):
+    """One request and the place where its answer goes."""
+
+    served: ServedModel
+
+    def ended(self, outcome: Outcome) -> None:
+        """Answer with the outcome."""
+
+
 class InferService:
-    """Accepts infer requests from messages. Methods may be called from any thread."""
+    """Accepts infer requests from messages, on the ingress thread."""
 
     def __init__(self, manager: Manager[Model], default_deadline_s: float) -> None:
         """default_deadline_s: for callers without one; 0: they wait for ever."""
         self.unknown = ModelStats()  # requests that name no model that is served
+        self.draining = False
         self._manager = manager
         self._default_deadline_s = default_deadline_s
-        self._encoders: dict[tuple[str, str], tuple[Model, ReplyEncoder]] = {}
-        self.draining = False
+        self._served: dict[tuple[str, str], ServedModel] = {}
+        self._touched: dict[Scheduler, None] = {}
 
-    def parse(self, message: bytes) -> ModelInferRequest:
-        """Return the request in a message. Raises InvalidRequest."""
-        return parse_request(message)
+    def flush(self) -> None:
+        """Serve what was submitted since the last call; at the end of each burst."""
+        touched, self._touched = self._touched, {}
+        for scheduler in touched:
+            scheduler.flush()
 
     def submit(
-        self,
-        message: ModelInferRequest,
-        deadline: float | None,
-        on_end: Callable[[Model, Outcome], None],
+        self, message: ModelInferRequest, deadline: float | None, exchange: Exchange
     ) -> Request:
-        """Hand a request to its model's scheduler; on_end is called with the outcome.
+        """Hand a request to its model's scheduler, which ends the exchange.
 
-        Raises RequestError if it is refused; on_end is not called then.
+        Raises RequestError if it is refused; the exchange is not ended then.
         """
-        if self.draining:
-            raise ShuttingDown
-        model = self._manager.find(message.model_name, message.model_version)
+        try:
+            if self.draining:
+                raise ShuttingDown
+            served = self._find(message)
+        except RequestError as error:
+            self.refused(error)
+            raise
         try:
             try:
-                return self._submit(model, message, deadline, on_end)
+                return self._submit(served, message, deadline, exchange)
             except ShuttingDown:
-                # Its version was swapped out since `find`: the one that took over serves it.
-                model = self._manager.find(message.model_name, message.model_version)
-                return self._submit(model, message, deadline, on_end)
+                # Its version was swapped out since it was found: its successor serves it.
+                served = self._find(message)
+                return self._submit(served, message, deadline, exchange)
         except RequestError as error:
-            model.scheduler.stats.record_outcome(status_of(error)[0].name)
+            served.record(status_of(error)[0])
             raise
 
-    def encoder(self, model: Model) -> ReplyEncoder:
-        """Return the encoder of a version."""
+    def refused(self, error: RequestError) -> None:
+        """Count a request that names no model that is served."""
+        self.unknown.record_outcome(status_of(error)[0].name)
+
+    def _find(self, message: ModelInferRequest) -> ServedModel:
+        model = self._manager.find(message.model_name, message.model_version)
         key = (model.name, model.version)
-        known = self._encoders.get(key)
-        if known is None or known[0] is not model:  # new, or loaded anew
-            known = (model, ReplyEncoder(model.name, model.version, model.signature))
-            self._encoders[key] = known
-        return known[1]
+        served = self._served.get(key)
+        if served is None or served.model is not model:  # new, or loaded anew
+            served = self._served[key] = ServedModel(model)
+        return served
 
     def _submit(
         self,
-        model: Model,
+        served: ServedModel,
         message: ModelInferRequest,
         deadline: float | None,
-        on_end: Callable[[Model, Outcome], None],
+        exchange: Exchange,
     ) -> Request:
-        name, signature = model.name, model.signature
-        priority, timeout_us = scheduling_parameters(message)
-        outputs = wanted_outputs(name, signature, message)
+        name, signature = served.model.name, served.model.signature
         try:
-            inputs = decode_inputs(name, signature, message)
+            priority, timeout_us = scheduling_parameters(message)
+            outputs = wanted_outputs(name, signature, message)
+            inputs = served.decoder.decode(message)
             rows = batch_rows(name, signature, inputs)
         except RequestError as error:
             prefix = f"[request id: {shown(message.id) or '<id_unknown>'}] "
             raise type(error)(prefix + str(error)) from None
         if deadline is None and self._default_deadline_s:
             deadline = time.monotonic() + self._default_deadline_s
+        exchange.served = served
         request = Request(
             inputs,
             outputs,
             rows=rows,
-            on_end=lambda outcome: on_end(model, outcome),
+            on_end=exchange.ended,
             deadline=deadline,
             priority=priority,
             timeout_us=timeout_us,
         )
-        model.scheduler.submit(request)
+        served.scheduler.submit(request, deferred=True)
+        self._touched[served.scheduler] = None
         return request
-
-
-def _record(model: Model, code: Code) -> None:
-    model.scheduler.stats.record_outcome(code.name)
 
 
 class UnaryInfer:
@@ -118,24 +148,20 @@ class UnaryInfer:
     def request(self, call: Call, message: bytes) -> None:
         """Take a call; it is finished when the answer is there."""
         service = self._service
-        parsed: ModelInferRequest | None = None
-        ended = False
-
-        def on_end(model: Model, outcome: Outcome) -> None:
-            nonlocal ended
-            ended = True
-            self._pending.pop(call, None)
-            self._finish(call, model, parsed.id if parsed else "", outcome)
-
         try:
-            parsed = service.parse(message)
-            request = service.submit(parsed, call.deadline, on_end)
+            try:
+                parsed = parse_request(message)
+            except RequestError as error:
+                service.refused(error)
+                raise
+            exchange = _UnaryExchange(self._pending, call, parsed.id)
+            request = service.submit(parsed, call.deadline, exchange)
         except RequestError as error:
             code, text = status_of(error)
             call.finish(code, text)
             return
         self._pending[call] = request
-        if ended:  # it ended before it was noted
+        if request.ended:  # before it was noted
             self._pending.pop(call, None)
 
     def cancelled(self, call: Call) -> None:
@@ -144,17 +170,33 @@ class UnaryInfer:
         if request is not None:
             request.cancel()
 
-    def _finish(self, call: Call, model: Model, request_id: str, outcome: Outcome) -> None:
+
+class _UnaryExchange:
+    """The answer of one ModelInfer call."""
+
+    __slots__ = ("_call", "_pending", "_request_id", "served")
+
+    served: ServedModel
+
+    def __init__(self, pending: dict[Call, Request], call: Call, request_id: str) -> None:
+        self._pending = pending
+        self._call = call
+        self._request_id = request_id
+
+    def ended(self, outcome: Outcome) -> None:
+        """Finish the call."""
+        call, served = self._call, self.served
+        self._pending.pop(call, None)
         try:
             if outcome.error is not None:
                 raise outcome.error
-            reply = self._service.encoder(model).unary(request_id, outcome.outputs or {})
+            reply = served.encoder.unary(self._request_id, outcome.outputs or {})
         except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
             code, text = status_of(error)
-            _record(model, code)
+            served.record(code)
             call.finish(code, text)
             return
-        _record(model, Code.OK)
+        served.record(Code.OK)
         timings = outcome.timings
         call.finish(
             Code.OK,
@@ -164,15 +206,6 @@ class UnaryInfer:
                 ("penstock-compute-us", str(timings.compute_ns // 1000)),
             ),
         )
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """The place of one request in the order of answers."""
-
-    request: Request | None = None
-    reply: bytes | None = None
-    request_id: str = field(default="")
 
 
 class StreamInfer:
@@ -189,21 +222,21 @@ class StreamInfer:
 
     def message(self, message: bytes) -> None:
         """Take one request of the stream."""
-        slot = _Slot()
+        slot = _Slot(self)
         with self._lock:
             if self._over:
                 return
             self._slots.append(slot)
         try:
-            parsed = self._service.parse(message)
+            try:
+                parsed = parse_request(message)
+            except RequestError as error:
+                self._service.refused(error)
+                raise
             slot.request_id = parsed.id
-            slot.request = self._service.submit(
-                parsed,
-                self._call.deadline,
-                lambda model, outcome: self._ended(slot, model, outcome),
-            )
+            slot.request = self._service.submit(parsed, self._call.deadline, slot)
         except RequestError as error:
-            self._fill(slot, stream_refusal(slot.request_id, str(error)))
+            self.fill(slot, stream_refusal(slot.request_id, str(error)))
         else:
             if self._is_over():  # ended by an error of an earlier request in between
                 slot.request.cancel()
@@ -227,46 +260,33 @@ class StreamInfer:
     def drain(self) -> None:
         """End the stream as soon as what was accepted is answered."""
         with self._lock:
-            if not self._slots and not self._over:
+            self._finish_if_done()
+
+    def fail(self, slot: "_Slot", code: Code, text: str) -> None:
+        """Answer a request that failed in execution."""
+        if self._ends_on_error:
+            with self._lock:
+                if self._over:
+                    return
                 self._over = True
-                code, text = status_of(ShuttingDown())
                 self._call.finish(code, text)
+            self.cancelled()
+        else:
+            self.fill(slot, slot.served.encoder.stream_error(slot.request_id, text))
+
+    def fill(self, slot: "_Slot", reply: bytes) -> None:
+        """Send a reply once everything before it is sent."""
+        with self._lock:
+            slot.reply = reply
+            slots = self._slots
+            while slots and (first := slots[0].reply) is not None:
+                slots.popleft()
+                self._call.send(first, settles=1)
+            if not slots:
+                self._finish_if_done()
 
     def _is_over(self) -> bool:
         return self._over
-
-    def _ended(self, slot: _Slot, model: Model, outcome: Outcome) -> None:
-        encoder = self._service.encoder(model)
-        try:
-            if outcome.error is not None:
-                raise outcome.error
-            reply = encoder.stream(slot.request_id, outcome.outputs or {})
-        except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
-            code, text = status_of(error)
-            _record(model, code)
-            if self._ends_on_error:
-                self._end_with(code, text)
-                return
-            reply = encoder.stream_error(slot.request_id, text)
-        else:
-            _record(model, Code.OK)
-        self._fill(slot, reply)
-
-    def _fill(self, slot: _Slot, reply: bytes) -> None:
-        with self._lock:
-            slot.reply = reply
-            while self._slots and (first := self._slots[0].reply) is not None:
-                self._slots.popleft()
-                self._call.send(first, settles=1)
-            self._finish_if_done()
-
-    def _end_with(self, code: Code, text: str) -> None:
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-            self._call.finish(code, text)
-        self.cancelled()
 
     def _finish_if_done(self) -> None:
         if self._slots or self._over:
@@ -276,5 +296,33 @@ class StreamInfer:
             self._call.finish(Code.OK)
         elif self._service.draining:
             self._over = True
-            code, text = status_of(ShuttingDown())
-            self._call.finish(code, text)
+            self._call.finish(*status_of(ShuttingDown()))
+
+
+class _Slot:
+    """One request of a stream, and its place in the order of answers."""
+
+    __slots__ = ("_stream", "reply", "request", "request_id", "served")
+
+    served: ServedModel
+
+    def __init__(self, stream: StreamInfer) -> None:
+        self._stream = stream
+        self.request: Request | None = None
+        self.request_id = ""
+        self.reply: bytes | None = None
+
+    def ended(self, outcome: Outcome) -> None:
+        """Put the answer into its place."""
+        served = self.served
+        try:
+            if outcome.error is not None:
+                raise outcome.error
+            reply = served.encoder.stream(self.request_id, outcome.outputs or {})
+        except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
+            code, text = status_of(error)
+            served.record(code)
+            self._stream.fail(self, code, text)
+            return
+        served.record(Code.OK)
+        self._stream.fill(self, reply)

@@ -14,6 +14,8 @@ _LIMITS: Final = {
     7: ("raw_input_contents", 256),
 }
 
+_LIMIT_OF: Final = dict(_LIMITS.values())
+
 
 def varint(value: int) -> bytes:
     """Return a non-negative integer as a varint."""
@@ -63,7 +65,7 @@ def check_part_counts(message: bytes) -> None:
 
 def check_counts(name: str, parts: Sequence[object]) -> None:
     """Refuse a parsed request with too many parts of one kind. Raises InvalidRequest."""
-    limit = next(limit for known, limit in _LIMITS.values() if known == name)
+    limit = _LIMIT_OF[name]
     if len(parts) > limit:
         raise InvalidRequest(f"too many {name}: {len(parts)}, at most {limit} in one request")
 
