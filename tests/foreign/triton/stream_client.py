@@ -61,6 +61,17 @@ def test_order_and_ids(client: Any) -> None:
             np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), first + second)
 
 
+def test_slow_before_fast(client: Any) -> None:
+    """A fast answer waits for the slow one that was asked for before it."""
+    slow = [tensor("INPUT0", np.array([[200]], np.int64), "INT64")]
+    with streaming(client) as answers:
+        client.async_stream_infer("slow", slow, request_id="slow")
+        client.async_stream_infer("simple", simple_inputs(*pair()), request_id="fast")
+        outcomes = [answers.take() for _ in range(2)]
+    assert [error for _, error in outcomes] == [None, None]
+    assert [result.get_response().id for result, _ in outcomes] == ["slow", "fast"]
+
+
 def test_half_close_keeps_the_answers(client: Any) -> None:
     """A stream that is half-closed at once still gives every answer."""
     with streaming(client) as answers:
