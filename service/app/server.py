@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from service.app.loader import ModelLoader
 from service.app.watcher import Watcher
 from service.config import Settings
-from service.errors import LoadError, SettingsError
+from service.errors import LoadError
 from service.inference.model import Model
 from service.lifecycle.manager import Manager, State
 from service.observability.http import SidePort
@@ -22,11 +22,13 @@ from service.rpc.dispatch import Dispatcher
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
 from service.rpc.server_info import ServerInfo
+from service.transport.native import is_installed, native_transport
 from service.transport.seam import Limits, Methods, Tls, Transport
 from service.transport.threaded import ThreadedTransport
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
+_WITHOUT_NATIVE: Final = " (penstock-transport is not installed; it serves several times as much)"
 
 
 class Server:
@@ -149,8 +151,10 @@ def _make_transport(settings: Settings, methods: Methods) -> Transport:
     tls = None
     if settings.tls_certificate:
         tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca or None)
-    if settings.transport == "native":
-        raise SettingsError("--transport native: the native transport is not installed")
+    if settings.transport == "native" or (settings.transport == "auto" and is_installed()):
+        _LOG.info("transport: native")
+        return native_transport(addresses, methods, limits, tls)
+    _LOG.info("transport: threaded%s", "" if is_installed() else _WITHOUT_NATIVE)
     return ThreadedTransport(addresses, methods, limits, tls)
 
 

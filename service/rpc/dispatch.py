@@ -116,7 +116,11 @@ class Dispatcher:
                 except Exception as error:  # noqa: BLE001  one event must not stop all others
                     code, text = status_of(error)
                     event.call.finish(code, text)
-            self._infer.flush()
+            try:
+                self._infer.flush()
+            except Exception:
+                # The batches that were not run are taken over by the threads of their models.
+                _LOG.exception("the batches of a burst could not be run")
 
     def _handle(self, event: Event) -> None:
         kind, call = event.kind, event.call

@@ -1,0 +1,87 @@
+"""The native transport: HTTP/2 and gRPC in Rust, outside the interpreter lock.
+
+The distribution penstock-transport implements the seam itself; here it is only made. Without it
+the server runs on the threaded transport.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, Final, cast
+
+from service.errors import SettingsError
+from service.transport.seam import Kind, Limits, Methods, Tls, Transport
+
+_MODULE: Final = "penstock_transport"
+_KINDS: Final = (Kind.REQUEST, Kind.OPENED, Kind.MESSAGE, Kind.HALF_CLOSED, Kind.CANCELLED)
+
+
+def is_installed() -> bool:
+    """Tell whether penstock-transport is there."""
+    return find_spec(_MODULE) is not None
+
+
+def native_transport(
+    addresses: Sequence[str],
+    methods: Methods,
+    limits: Limits | None = None,
+    tls: Tls | None = None,
+) -> Transport:
+    """Return a native transport; see ThreadedTransport for the arguments.
+
+    Raises SettingsError if penstock-transport is not installed or the TLS files are not usable.
+    """
+    if not is_installed():
+        raise SettingsError(
+            "--transport native: penstock-transport is not installed; build it with `make native` "
+            "(needs cargo), or use --transport threaded",
+        )
+    import penstock_transport  # noqa: PLC0415  optional: only where it is used
+
+    limits = limits or Limits()
+    try:
+        server = penstock_transport.Server(
+            list(addresses),
+            {path: arity.value for path, arity in methods.items()},
+            kinds=_KINDS,
+            tls_certificate=tls.certificate if tls else None,
+            tls_key=tls.key if tls else None,
+            tls_client_ca=tls.client_ca if tls else None,
+            message_bytes=limits.message_bytes,
+            concurrent_calls=limits.concurrent_calls,
+            streams_per_connection=limits.streams_per_connection,
+            connections=limits.connections,
+            stream_window=limits.stream_window,
+            stream_window_bytes=limits.stream_window_bytes,
+            keepalive_time_s=limits.keepalive_time_s,
+            keepalive_timeout_s=limits.keepalive_timeout_s,
+            min_ping_interval_s=limits.min_ping_interval_s,
+            handshake_timeout_s=limits.handshake_timeout_s,
+        )
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"TLS: {error}") from error
+    return cast("Transport", _Native(server))
+
+
+class _Native:
+    """A penstock_transport.Server whose errors are ours. `take` is its own."""
+
+    name = "native"
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.take = server.take
+        self.drain = server.drain
+        self.close = server.close
+        self.counters = server.counters
+
+    @property
+    def closed(self) -> bool:
+        """True after close."""
+        return bool(self._server.closed)
+
+    def start(self) -> Sequence[str]:
+        """Listen; see seam.Transport."""
+        try:
+            return list(self._server.start())
+        except OSError as error:
+            raise SettingsError(f"cannot listen: {error}") from error
