@@ -1,0 +1,136 @@
+//! Whether a request becomes a call: the checks on its headers, and how a refusal is written.
+
+use crate::core::{Arity, CallPermit, Core, Phase};
+use crate::counters::Counter;
+use crate::wire::encoding::{Encoding, ACCEPTED};
+use crate::wire::{metadata, percent, timeout};
+use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// The status codes of gRPC that the transport gives by itself.
+pub mod code {
+    pub const INVALID_ARGUMENT: i32 = 3;
+    pub const DEADLINE_EXCEEDED: i32 = 4;
+    pub const RESOURCE_EXHAUSTED: i32 = 8;
+    pub const UNIMPLEMENTED: i32 = 12;
+    pub const INTERNAL: i32 = 13;
+    pub const UNAVAILABLE: i32 = 14;
+}
+
+/// A request that becomes a call.
+pub struct Admitted {
+    pub method: usize,
+    pub arity: Arity,
+    pub encoding: Encoding,
+    pub deadline: Option<Instant>,
+    pub permit: CallPermit,
+}
+
+/// Why a request does not become a call.
+pub struct Refusal {
+    pub counter: Counter,
+    pub response: Response<()>,
+}
+
+/// Check the headers of a request.
+pub fn admit(core: &Arc<Core>, parts: &Parts, is_unread: bool) -> Result<Admitted, Refusal> {
+    if parts.method != Method::POST {
+        return Err(not_grpc(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    if !parts.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
+        return Err(not_grpc(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    let Some((method, arity)) = core.methods.find(parts.uri.path()) else {
+        return Err(refuse(Counter::RefusedMethods, code::UNIMPLEMENTED, "Method not found!"));
+    };
+    let encoding = encoding(&parts.headers)?;
+    let deadline = deadline(&parts.headers)?;
+    if let Some(name) = metadata::malformed(&parts.headers) {
+        let text = format!("Metadata {name:?} is not base64");
+        return Err(refuse(Counter::RefusedRequests, code::INTERNAL, &text));
+    }
+    let permit = permit(core, is_unread)?;
+    Ok(Admitted { method, arity, encoding, deadline, permit })
+}
+
+/// Headers of every answer.
+pub fn response() -> Response<()> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// Write a status where trailers go.
+pub fn write_status(headers: &mut HeaderMap, code: i32, message: &str) {
+    let code = if code == 0 { HeaderValue::from_static("0") } else { HeaderValue::from(code) };
+    headers.insert(STATUS, code);
+    if !message.is_empty() {
+        if let Ok(value) = HeaderValue::from_str(&percent::encode(message)) {
+            headers.insert(MESSAGE, value);
+        }
+    }
+}
+
+fn permit(core: &Arc<Core>, is_unread: bool) -> Result<CallPermit, Refusal> {
+    if core.phase() != Phase::Serving {
+        let text = "The server is shutting down";
+        return Err(refuse(Counter::RefusedDraining, code::UNAVAILABLE, text));
+    }
+    if is_unread {
+        let text = "Too many bytes wait for this connection to read them";
+        return Err(refuse(Counter::RefusedUnread, code::RESOURCE_EXHAUSTED, text));
+    }
+    core.admit_call().ok_or_else(|| {
+        let text = format!("Too many calls in progress, at most {}", core.limits.concurrent_calls);
+        refuse(Counter::RefusedCalls, code::RESOURCE_EXHAUSTED, &text)
+    })
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    let Some(value) = headers.get("grpc-encoding") else { return Ok(Encoding::Identity) };
+    Encoding::parse(value.as_bytes()).ok_or_else(|| {
+        let text = format!("Compression {value:?} is not supported, only {ACCEPTED}");
+        let mut refusal = refuse(Counter::RefusedRequests, code::UNIMPLEMENTED, &text);
+        let accepted = HeaderValue::from_static(ACCEPTED);
+        refusal.response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+        refusal
+    })
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Refusal> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(left) = timeout::parse(value.as_bytes()) else {
+        let text = format!("grpc-timeout {value:?} is not digits and a unit");
+        return Err(refuse(Counter::RefusedRequests, code::INTERNAL, &text));
+    };
+    if left == Duration::ZERO {
+        let text = "Deadline Exceeded";
+        return Err(refuse(Counter::DeadlinesExceeded, code::DEADLINE_EXCEEDED, text));
+    }
+    Ok(Instant::now().checked_add(left))
+}
+
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let rest = content_type.as_bytes().strip_prefix(GRPC.as_bytes());
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+fn not_grpc(status: StatusCode) -> Refusal {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    Refusal { counter: Counter::RefusedRequests, response }
+}
+
+fn refuse(counter: Counter, code: i32, message: &str) -> Refusal {
+    let mut response = response();
+    write_status(response.headers_mut(), code, message);
+    Refusal { counter, response }
+}

@@ -1,0 +1,215 @@
+//! One RPC, as the application and its connection share it. The application writes into the
+//! outbox from any thread; the connection's task is the only one that reads it and that touches
+//! HTTP/2. A call ends once: by `finish`, or by the peer, whichever comes first.
+
+use crate::mailbox::Mailbox;
+use crate::sync::lock;
+use crate::wire::frame;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+use std::time::Instant;
+
+/// Who sits at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// For logs: "127.0.0.1:50123", "unix".
+    pub address: String,
+    /// The certificate that the client presented, DER.
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// What the peer said when it made the call.
+pub struct Head {
+    /// Index in the server's list of methods.
+    pub method: usize,
+    pub headers: HeaderMap,
+    pub deadline: Option<Instant>,
+    pub peer: Arc<Peer>,
+}
+
+/// How a call ends.
+pub struct Finish {
+    pub code: i32,
+    pub message: String,
+    /// The framed answer of a unary call.
+    pub reply: Option<Bytes>,
+    pub trailers: HeaderMap,
+}
+
+/// What the application has written and the connection has not taken yet.
+#[derive(Default)]
+pub struct Outbox {
+    /// Framed messages, one after another.
+    pub bytes: BytesMut,
+    pub marks: VecDeque<Mark>,
+    pub finish: Option<Finish>,
+}
+
+/// Where a message ends, and what it settles.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pub length: usize,
+    pub settles: u32,
+}
+
+pub struct Call {
+    pub head: Head,
+    /// Where the connection keeps its half of the call.
+    pub slot: usize,
+    mailbox: Arc<Mailbox>,
+    posted: AtomicBool,
+    // Set by whoever ends the call first: the application, or the connection.
+    ended: AtomicBool,
+    // Set by the application's finish alone, early or late.
+    finished: AtomicBool,
+    outbox: Mutex<Outbox>,
+    unsent: AtomicUsize,
+    outgoing_window: usize,
+    settled: AtomicU32,
+    // What the application sees of this call. It refers to the call and the call to it, until
+    // `forget` when the last word has been said.
+    handle: Mutex<Option<Handle>>,
+}
+
+/// What the application sees of a call; only `python` looks into it.
+#[cfg(feature = "python")]
+pub type Handle = pyo3::Py<pyo3::PyAny>;
+#[cfg(not(feature = "python"))]
+pub type Handle = ();
+
+impl Call {
+    pub fn new(head: Head, slot: usize, mailbox: Arc<Mailbox>, outgoing_window: usize) -> Self {
+        Self {
+            head,
+            slot,
+            mailbox,
+            posted: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            outbox: Mutex::default(),
+            unsent: AtomicUsize::new(0),
+            outgoing_window,
+            settled: AtomicU32::new(0),
+            handle: Mutex::default(),
+        }
+    }
+
+    /// Queue a message. None: it is longer than a frame can be.
+    pub fn send(self: &Arc<Self>, message: &[u8], settles: u32) -> Option<Sent> {
+        if self.has_ended() {
+            return Some(Sent { has_room: true, wake: None });
+        }
+        let length = frame::HEADER + message.len();
+        let mut outbox = lock(&self.outbox);
+        frame::encode(message, &mut outbox.bytes)?;
+        outbox.marks.push_back(Mark { length, settles });
+        drop(outbox);
+        let unsent = self.unsent.fetch_add(length, Ordering::AcqRel) + length;
+        Some(Sent { has_room: unsent <= self.outgoing_window, wake: self.post() })
+    }
+
+    /// Settle messages that have no answer to wait for.
+    pub fn settle(self: &Arc<Self>, count: u32) -> Option<Waker> {
+        self.settled.fetch_add(count, Ordering::AcqRel);
+        self.post()
+    }
+
+    /// End the call. Only the first call has an effect.
+    pub fn finish(self: &Arc<Self>, finish: Finish) -> Option<Waker> {
+        self.finished.store(true, Ordering::Release);
+        let already = self.ended.swap(true, Ordering::AcqRel);
+        self.forget();
+        if already {
+            return None;
+        }
+        let length = finish.reply.as_ref().map_or(0, Bytes::len);
+        self.unsent.fetch_add(length, Ordering::AcqRel);
+        lock(&self.outbox).finish = Some(finish);
+        self.post()
+    }
+
+    /// End the call from the connection's side. True: the application had not ended it.
+    pub fn cancel(&self) -> bool {
+        !self.ended.swap(true, Ordering::AcqRel)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// True once the application has said its last word, or has never seen the call.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// The application is not told of this call, so it need not be told of its end.
+    pub fn hide(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    /// Run with the outbox; the connection's task only.
+    pub fn with_outbox<T>(&self, look: impl FnOnce(&mut Outbox) -> T) -> T {
+        look(&mut lock(&self.outbox))
+    }
+
+    /// Say that the network has taken so many bytes.
+    pub fn sent(&self, bytes: usize) {
+        self.unsent.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Bytes that the application has given and the network has not taken.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Acquire)
+    }
+
+    /// Messages that `settle` has settled since the last look.
+    pub fn take_settled(&self) -> u32 {
+        self.settled.swap(0, Ordering::AcqRel)
+    }
+
+    /// The connection is about to look: what is posted from here on is seen by the next look.
+    pub fn collected(&self) {
+        // Read and written in one step, to see all that was written before a post that found true.
+        self.posted.swap(false, Ordering::AcqRel);
+    }
+
+    /// Run with the slot for what the application sees of this call.
+    pub fn with_handle<T>(&self, look: impl FnOnce(&mut Option<Handle>) -> T) -> T {
+        look(&mut lock(&self.handle))
+    }
+
+    /// Let go of what the application sees of this call.
+    pub fn forget(&self) {
+        let handle = lock(&self.handle).take();
+        drop(handle);
+    }
+
+    fn post(self: &Arc<Self>) -> Option<Waker> {
+        if self.posted.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        self.mailbox.post(Arc::clone(self))
+    }
+}
+
+/// HTTP/2 wakes a call when it has something for it.
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.post().into_iter().for_each(Waker::wake);
+    }
+}
+
+/// What `send` tells its caller.
+pub struct Sent {
+    pub has_room: bool,
+    /// To be woken when everything has been posted.
+    pub wake: Option<Waker>,
+}

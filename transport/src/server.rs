@@ -1,0 +1,121 @@
+//! A server: its threads, its listeners, and its phases from serving over draining to closed.
+
+use crate::core::{Core, Phase};
+use crate::counters::Counter;
+use crate::listen::Listener;
+use crate::sync::lock;
+use crate::tls::{Reload, Tls};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+const ABORT: Duration = Duration::from_secs(5); // for tasks to be dropped; each takes microseconds
+const FLUSH: Duration = Duration::from_secs(1); // for peers to take the last answers and say bye
+
+/// A gRPC server without methods of its own.
+pub struct Server {
+    pub core: Arc<Core>,
+    tls: Option<Arc<Tls>>,
+    workers: usize,
+    phase: watch::Sender<Phase>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Server {
+    pub fn new(core: Core, tls: Option<Tls>, workers: usize) -> Self {
+        Self {
+            core: Arc::new(core),
+            tls: tls.map(Arc::new),
+            workers,
+            phase: watch::Sender::new(Phase::Serving),
+            runtime: Mutex::new(None),
+        }
+    }
+
+    /// Listen and serve. Returns the addresses with their real ports.
+    ///
+    /// # Errors
+    /// With a sentence that names the address that cannot be listened on.
+    pub fn start(&self, addresses: &[String]) -> Result<Vec<String>, String> {
+        let mut slot = lock(&self.runtime);
+        if slot.is_some() || self.core.phase() != Phase::Serving {
+            return Err("a server is started once".to_owned());
+        }
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(self.workers)
+            .thread_name("penstock-transport")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start threads: {error}"))?;
+        let guard = runtime.enter();
+        let mut listeners = Vec::new();
+        for address in addresses {
+            listeners.extend(Listener::bind(address)?);
+        }
+        let bound = listeners.iter().map(Listener::address).collect();
+        for listener in listeners {
+            let core = Arc::clone(&self.core);
+            runtime.spawn(listener.serve(core, self.tls.clone(), self.phase.subscribe()));
+        }
+        drop(guard);
+        *slot = Some(runtime);
+        Ok(bound)
+    }
+
+    /// Refuse new connections and calls, and wait for those in progress. True: all have ended.
+    pub fn drain(&self, timeout: Duration) -> bool {
+        let now = Instant::now();
+        self.enter(Phase::Draining);
+        let until = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(1 << 30));
+        if !self.core.wait_idle(until, false) {
+            return false;
+        }
+        // The answers have been written; let the connections close by themselves.
+        let flushed = until.min(Instant::now() + FLUSH);
+        self.core.wait_idle(flushed, true);
+        true
+    }
+
+    /// Abort what is left.
+    pub fn close(&self) {
+        self.core.events.close();
+        self.enter(Phase::Closed);
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_timeout(ABORT);
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.core.phase() == Phase::Closed
+    }
+
+    /// Load the TLS files now. None: done, or there are none.
+    pub fn reload_tls(&self) -> Option<String> {
+        match self.tls.as_ref()?.reload() {
+            Reload::Failed(error) => {
+                self.core.counters.count(Counter::TlsReloadFailures);
+                Some(error)
+            }
+            Reload::Loaded | Reload::Unchanged => {
+                self.core.counters.count(Counter::TlsReloads);
+                None
+            }
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let is_later = phase > *current;
+            *current = phase.max(*current);
+            is_later
+        });
+        self.core.enter(phase);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

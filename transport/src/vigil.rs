@@ -1,0 +1,156 @@
+//! When to ping a connection, ask it to leave, or drop it: idle time, age, keep-alive, stalls.
+//! A function of what is known at a moment; it sets no timer and sends nothing.
+
+use crate::counters::Counter;
+use crate::limits::Limits;
+use std::time::{Duration, Instant};
+
+const FAR: Duration = Duration::from_secs(24 * 3600); // when nothing is due
+
+/// What is known of a connection at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Vitals {
+    pub last_heard: Instant,
+    pub calls: usize,
+    /// Something waits for the peer to take it.
+    pub is_blocked: bool,
+    /// Changes whenever the peer takes something.
+    pub progress: (usize, usize),
+}
+
+/// What to do, and when to look again.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict {
+    Wait(Instant),
+    Ping(Instant),
+    Leave(Instant),
+    Drop(Counter),
+}
+
+/// Memory of one connection's past.
+#[derive(Debug)]
+pub struct Vigil {
+    idle_since: Instant,
+    leave_at: Option<Instant>,
+    drop_at: Option<Instant>,
+    pinged_at: Option<Instant>,
+    moved: ((usize, usize), Instant),
+}
+
+impl Vigil {
+    /// Returns when to look first.
+    pub fn new(limits: &Limits, now: Instant) -> (Self, Instant) {
+        let vigil = Self {
+            idle_since: now,
+            leave_at: limits.connection_age.and_then(|age| now.checked_add(age)),
+            drop_at: None,
+            pinged_at: None,
+            moved: ((0, 0), now),
+        };
+        let first = [limits.keepalive_time, limits.connection_idle, limits.connection_age];
+        let first = first.into_iter().chain([limits.send_timeout]).flatten().min();
+        (vigil, now + first.unwrap_or(FAR).min(FAR))
+    }
+
+    /// A call has ended.
+    pub fn ended(&mut self, now: Instant) {
+        self.idle_since = now;
+    }
+
+    /// The peer has answered the ping.
+    pub fn ponged(&mut self) {
+        self.pinged_at = None;
+    }
+
+    pub fn look(&mut self, limits: &Limits, now: Instant, vitals: &Vitals) -> Verdict {
+        let mut due = now + FAR;
+        if let Some(verdict) = self.check_stall(limits, now, vitals, &mut due) {
+            return verdict;
+        }
+        let pings = match self.check_keepalive(limits, now, vitals, &mut due) {
+            Some(Verdict::Ping(_)) => true,
+            Some(verdict) => return verdict,
+            None => false,
+        };
+        if let Some(at) = self.drop_at {
+            if now >= at {
+                return Verdict::Drop(Counter::DroppedOld);
+            }
+            due = due.min(at);
+        } else if self.wants_to_leave(limits, now, vitals, &mut due) {
+            let at = now + limits.connection_age_grace.min(FAR);
+            self.drop_at = Some(at);
+            return Verdict::Leave(due.min(at));
+        }
+        if pings {
+            Verdict::Ping(due)
+        } else {
+            Verdict::Wait(due)
+        }
+    }
+
+    fn check_stall(
+        &mut self,
+        limits: &Limits,
+        now: Instant,
+        vitals: &Vitals,
+        due: &mut Instant,
+    ) -> Option<Verdict> {
+        let timeout = limits.send_timeout?;
+        if !vitals.is_blocked || self.moved.0 != vitals.progress {
+            self.moved = (vitals.progress, now);
+        }
+        let at = self.moved.1 + timeout;
+        if now >= at {
+            return Some(Verdict::Drop(Counter::DroppedStalled));
+        }
+        *due = (*due).min(at);
+        None
+    }
+
+    fn check_keepalive(
+        &mut self,
+        limits: &Limits,
+        now: Instant,
+        vitals: &Vitals,
+        due: &mut Instant,
+    ) -> Option<Verdict> {
+        let time = limits.keepalive_time?;
+        if self.pinged_at.is_some_and(|pinged| vitals.last_heard > pinged) {
+            self.pinged_at = None;
+        }
+        if let Some(pinged) = self.pinged_at {
+            let at = pinged + limits.keepalive_timeout;
+            if now >= at {
+                return Some(Verdict::Drop(Counter::DroppedKeepalive));
+            }
+            *due = (*due).min(at);
+            return None;
+        }
+        let at = vitals.last_heard + time;
+        if now < at {
+            *due = (*due).min(at);
+            return None;
+        }
+        self.pinged_at = Some(now);
+        *due = (*due).min(now + limits.keepalive_timeout);
+        Some(Verdict::Ping(*due))
+    }
+
+    fn wants_to_leave(
+        &self,
+        limits: &Limits,
+        now: Instant,
+        vitals: &Vitals,
+        due: &mut Instant,
+    ) -> bool {
+        let idle = limits.connection_idle.map(|idle| {
+            let since = if vitals.calls == 0 { self.idle_since } else { now };
+            since + idle
+        });
+        let earliest = idle.into_iter().chain(self.leave_at).min();
+        let Some(earliest) = earliest else { return false };
+        *due = (*due).min(earliest.max(now));
+        now >= earliest
+    }
+}
