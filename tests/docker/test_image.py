@@ -7,6 +7,7 @@ The containers use the host's network on loopback, or none.
 import gzip
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,6 +173,21 @@ def test_has_no_torch(image: str) -> None:
     for absent in ("torch", "onnx", "pip", "exporter"):
         run = subprocess.run(["docker", *python, absent], capture_output=True, check=False)
         assert run.returncode == 1, absent
+
+
+def test_starts_from_bytecode(image: str) -> None:
+    """The server's modules come compiled, so that neither start nor health check compiles them."""
+    python = ("run", "--rm", "--network", "none", "--entrypoint", "python", image, "-v", "-c")
+    run = subprocess.run(
+        ["docker", *python, "import service.app.server"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for module in ("service/app/server.py", "numpy/__init__.py", "logging/__init__.py"):
+        assert re.search(
+            rf"^# /opt/penstock/bytecode/\S+ matches \S+/{module}$", run.stderr, re.MULTILINE
+        )
 
 
 def test_configuration(image: str) -> None:
