@@ -99,8 +99,7 @@ class TensorSpec:
     def admits(self, shape: Sequence[int]) -> bool:
         """Tell whether a tensor of this shape fits; a negative extent never does."""
         return len(shape) == len(self.shape) and all(
-            got == want or (want == -1 and got >= 0)
-            for want, got in zip(self.shape, shape, strict=True)
+            got >= 0 and want in (got, -1) for want, got in zip(self.shape, shape, strict=True)
         )
 
 
