@@ -85,8 +85,11 @@ class RequestQueue:
         """
         for level in sorted(self._levels):
             groups = self._levels[level]
-            for key in [key for key, group in groups.items() if not _strip(group)]:
+            empty = [key for key, group in groups.items() if not _strip(group)]
+            for key in empty:
                 del groups[key]
+            if len(groups) == 1:
+                return next(iter(groups))
             if groups:
                 return min(groups, key=lambda key: groups[key][0].arrived)
             del self._levels[level]

@@ -145,10 +145,10 @@ class Scheduler:
         would cost more than the run. Otherwise the threads are woken up.
         """
         if self.runs_inline:
-            while (step := self._next_inline()) is not None:
+            while self._waiting and (step := self._next_inline()) is not None:
                 self._perform(step)
-        with self._changed:
-            if self._waiting:
+        if self._waiting:
+            with self._changed:
                 self._changed.notify(self._config.instances)
 
     def close(self, timeout: float) -> bool:

@@ -118,7 +118,7 @@ class Dispatcher:
                     event.call.finish(code, text)
             try:
                 self._infer.flush()
-            except Exception:
+            except Exception:  # noqa: BLE001  nothing may end this thread
                 # The batches that were not run are taken over by the threads of their models.
                 _LOG.exception("the batches of a burst could not be run")
 
