@@ -1,0 +1,54 @@
+"""Checks of the written file: the ONNX standard, and that it says what was asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from exporter.cases import Case
+from exporter.errors import ConversionFailed
+from exporter.inputs import Inputs
+from exporter.session import Session, described
+from service.repository.manifest import MODEL_FILE
+from service.tensors import TensorSpec
+
+
+def check_file(path: Path) -> None:
+    """Check the file against the ONNX standard, shapes and types included.
+
+    By path: external data, and models above 2 GB, cannot be checked in memory.
+    Raises ConversionFailed.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionFailed(f"the exported {MODEL_FILE} is not valid ONNX: {error}") from error
+
+
+def check_signature(
+    session: Session, inputs: Inputs, output_names: Sequence[str], cases: Sequence[Case]
+) -> None:
+    """Compare names, order, types and shapes of the file with those that were asked for.
+
+    Raises ConversionFailed: torch renames, drops and pins without a word.
+    """
+    wanted = [i.name for i in inputs]
+    if [spec.name for spec in session.inputs] != wanted:
+        raise _drift("inputs", ", ".join(wanted), session.inputs)
+    if [spec.name for spec in session.outputs] != list(output_names):
+        raise _drift("outputs", ", ".join(output_names), session.outputs)
+    for item, spec in zip(inputs, session.inputs, strict=True):
+        shape = tuple(
+            -1 if axis in item.axes else extent for axis, extent in enumerate(item.example.shape)
+        )
+        expected = TensorSpec(item.name, item.datatype, shape)
+        if spec != expected:
+            raise _drift("input", described([expected]), [spec])
+    for spec in session.outputs:
+        for case in cases:
+            if not spec.admits(case.outputs[spec.name].shape):
+                raise _drift("output", str(list(case.outputs[spec.name].shape)), [spec])
+
+
+def _drift(kind: str, wanted: str, got: Sequence[TensorSpec]) -> ConversionFailed:
+    return ConversionFailed(f"{kind} {wanted} expected, but torch exported {described(got)}")

@@ -1,0 +1,53 @@
+"""Every error that the exporter raises on purpose, and how its text is laid out.
+
+ExportError
+├── UsageError              what was asked for is wrong: SOURCE, names, inputs
+├── UnsafeArtefact          a file could run code when it is loaded; it was not loaded
+├── WeightsError            the weights cannot be read or do not fit the module
+├── ConversionFailed        the module has no faithful ONNX form
+├── VerificationFailed      the ONNX model computes something else than the module
+└── PublishFailed           the version could not be written to the repository
+"""
+
+from collections.abc import Sequence
+
+from service.errors import PenstockError
+
+
+class ExportError(PenstockError):
+    """Base of every error of the exporter; nothing was published."""
+
+
+class UsageError(ExportError):
+    """What was asked for is wrong: SOURCE, a name, an input specification."""
+
+
+class UnsafeArtefact(ExportError):
+    """A file could run code when it is loaded. It was not loaded."""
+
+
+class WeightsError(ExportError):
+    """The weights cannot be read or do not fit the module."""
+
+
+class ConversionFailed(ExportError):
+    """The module has no faithful ONNX form; the text says which line is at fault."""
+
+
+class VerificationFailed(ExportError):
+    """The ONNX model computes something else than the module; the text has a table."""
+
+
+class PublishFailed(ExportError):
+    """The version could not be written to the repository."""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in aligned columns, each line indented by two spaces."""
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    lines = [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (heads, *rows)
+    ]
+    return "\n".join(lines)

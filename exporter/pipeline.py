@@ -1,0 +1,197 @@
+"""The export, from module to published version: the one module that knows every step.
+
+inputs -> outputs -> convert -> cases -> shapes -> strip -> check -> proof -> golden -> publish
+"""
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+import torch
+
+from exporter.cases import Case, make_cases
+from exporter.check import check_file, check_signature
+from exporter.convert import convert
+from exporter.errors import UsageError
+from exporter.evaluation import evaluating
+from exporter.golden import choose_pairs, write_golden
+from exporter.inputs import Examples, Inputs, bind_inputs, call
+from exporter.outputs import name_outputs
+from exporter.proof import prove_parity, prove_rows
+from exporter.publish import publish, staging
+from exporter.session import Session
+from exporter.shapes import correct_outputs
+from exporter.strip import strip
+from exporter.weights import digest, refuse_nan
+from service import __version__
+from service.errors import listed
+from service.repository.manifest import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    Manifest,
+    Parity,
+    Tolerance,
+)
+
+DEFAULT_OPSET: Final = 20  # what ONNX Runtime, its quantisers and torch have all long known
+OPSETS: Final = range(18, 27)  # below, torch writes another one; above, the runtime lags behind
+MAX_BATCH: Final = 4096  # rows; the proof runs the module at the largest batch
+_HALF: Final = Tolerance(relative=5e-3, absolute=1e-4)  # 8 times what faithful models in FP16 show
+_PACKAGES: Final = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+
+Progress: TypeAlias = Callable[[str], None]
+DynamicAxes: TypeAlias = Mapping[str, Mapping[int, str]]
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """A published version. path: its directory in the repository."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def version(self) -> int:
+        """Return the number of the version."""
+        return self.manifest.version
+
+    @property
+    def parity(self) -> tuple[Parity, ...]:
+        """Return how far ONNX Runtime is from PyTorch, for each batch size and output."""
+        return self.manifest.parity
+
+
+def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has a default)
+    module: torch.nn.Module,
+    example_inputs: Examples,
+    *,
+    name: str,
+    repository: str | Path,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    batch: bool = True,
+    dynamic_axes: DynamicAxes | None = None,
+    ranges: Ranges | None = None,
+    max_batch_size: int = 64,
+    tolerance: Tolerance | None = None,
+    opset: int = DEFAULT_OPSET,
+    version: int | None = None,
+    seed: int = 0,
+    source: str = "",
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Convert a module to ONNX, prove that it computes the same, and publish it as a version.
+
+    module: is exported in eval mode and left as it was.
+    example_inputs: one tensor, several in the order of forward's arguments, or by name. Their
+    first rows are part of the proof; random data in their range is added.
+    name: of the model. repository: directory, made if it is missing.
+    input_names: default: forward's arguments. output_names: default: the keys of the returned
+    dict, "output" for a single tensor, else output_0, output_1 and so on.
+    batch: axis 0 of every input and output is the batch, of any size. False: a fixed shape.
+    dynamic_axes: axes besides the batch that may have any size: {"tokens": {1: "length"}}.
+    ranges: lowest and highest random value by input; default: those of the example.
+    max_batch_size: the largest batch that is proved and that the server will run.
+    tolerance: default 1e-4 of the largest value of each output; 5e-3 if one is FP16.
+    version: default: one above the highest. A version that exists is never changed.
+    source: where the module came from, for the manifest. Default: its class.
+    progress: is called with a line of text before each step.
+
+    Raises UsageError, ConversionFailed, VerificationFailed (with a table of what differs),
+    WeightsError or PublishFailed. Then nothing was published.
+    """
+    say = progress or (lambda _line: None)
+    _check_numbers(max_batch_size, opset, version)
+    inputs = bind_inputs(
+        module, example_inputs, names=input_names, batch=batch, dynamic_axes=dynamic_axes
+    )
+    inputs = _with_ranges(inputs, ranges or {})
+    refuse_nan(module.state_dict())
+    with staging(Path(repository), name) as stage:
+        with evaluating(module):
+            returned = call(module, inputs, [item.example for item in inputs])
+            outputs = name_outputs(returned, inputs, output_names)
+            say("converting to ONNX")
+            program = convert(module, inputs, outputs, opset)
+            say("running the module at every size that is to be proved")
+            cases = make_cases(
+                module, inputs, outputs, max_batch_size=max_batch_size if batch else 0, seed=seed
+            )
+        origin = {
+            "module": source or f"{type(module).__module__}:{type(module).__qualname__}",
+            "weights_sha256": digest(module),
+        }
+        correct_outputs(program.model, inputs, cases)
+        strip(program.model, name, {f"penstock.{key}": value for key, value in origin.items()})
+        program.save(str(stage / MODEL_FILE))
+        say("checking the file")
+        check_file(stage / MODEL_FILE)
+        session = Session(stage / MODEL_FILE)
+        check_signature(session, inputs, outputs, cases)
+        say(f"proving that ONNX Runtime computes the same at {_sizes(cases)}")
+        allowed = tolerance or _default_tolerance(cases)
+        parity = prove_parity(session.run, cases, allowed)
+        prove_rows(session.run, cases, allowed)
+        write_golden(stage / GOLDEN_FILE, choose_pairs(cases))
+        say("publishing")
+        manifest = Manifest(
+            name=name,
+            version=0,
+            inputs=session.inputs,
+            outputs=session.outputs,
+            max_batch_size=max_batch_size if batch else 0,
+            opset=opset,
+            files={},
+            golden=GOLDEN_FILE,
+            tolerance=allowed,
+            parity=parity,
+            producer=_producer(),
+            source=origin,
+        )
+        return ExportResult(*publish(stage, manifest, version))
+
+
+def _check_numbers(max_batch_size: int, opset: int, version: int | None) -> None:
+    if not 1 <= max_batch_size <= MAX_BATCH:
+        raise UsageError(f"max_batch_size is {max_batch_size}; expected 1 to {MAX_BATCH}")
+    if opset not in OPSETS:
+        raise UsageError(
+            f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]} ({DEFAULT_OPSET} is read by "
+            "every runtime of the last years)",
+        )
+    if version is not None and not 1 <= version < 10**18:
+        raise UsageError(f"version is {version}; expected a number from 1")
+
+
+def _with_ranges(inputs: Inputs, ranges: Ranges) -> Inputs:
+    unknown = sorted(set(ranges) - {item.name for item in inputs})
+    if unknown:
+        raise UsageError(
+            f"ranges for {listed(unknown)}, but the inputs are {listed([i.name for i in inputs])}",
+        )
+    none = (None, None)
+    return tuple(
+        replace(item, low=low, high=high)
+        for item in inputs
+        for low, high in [ranges.get(item.name, none)]
+    )
+
+
+def _default_tolerance(cases: Sequence[Case]) -> Tolerance:
+    types = {array.dtype for case in cases for array in case.outputs.values()}
+    return _HALF if np.dtype(np.float16) in types else Tolerance()
+
+
+def _sizes(cases: Sequence[Case]) -> str:
+    batches = sorted({case.rows for case in cases})
+    return "batch " + ", ".join(map(str, batches)) if batches[0] else "its fixed shape"
+
+
+def _producer() -> dict[str, str]:
+    versions = {package: metadata.version(package) for package in _PACKAGES}
+    return {**versions, "penstock": __version__, "python": platform.python_version()}

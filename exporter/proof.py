@@ -1,0 +1,144 @@
+"""The proof: ONNX Runtime computes what the module computes, at every batch size, row by row.
+
+Pure numpy over a function that runs the exported model; knows neither torch nor ONNX Runtime.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from exporter.cases import Case
+from exporter.errors import VerificationFailed, table
+from service.errors import dims
+from service.repository.manifest import Parity, Tolerance
+from service.tensors import Array, Tensors
+
+Run: TypeAlias = Callable[[Tensors], Tensors]
+
+_ROWS_ALONE: Final = 8  # rows of each batch that are run alone, spread over it
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far an output is from its reference.
+
+    allowed: largest absolute difference that passes. first: index of the first element above it.
+    reason: what differs if no number can say it.
+    """
+
+    max_abs: float
+    max_rel: float
+    allowed: float
+    first: tuple[int, ...] | None = None
+    reason: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Tell whether the output is as close as the tolerance demands."""
+        return self.first is None and not self.reason
+
+
+def prove_parity(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> tuple[Parity, ...]:
+    """Compare every output of every case with the module's.
+
+    Returns the parity of each output at each batch size, the worst if a size has several cases.
+    Raises VerificationFailed with a table of what differs.
+    """
+    parity: dict[tuple[int, str], Parity] = {}
+    rows: list[list[str]] = []
+    for case in cases:
+        outputs = run(case.inputs)
+        for name, want in case.outputs.items():
+            found = compare(outputs[name], want, tolerance)
+            if not found.passes:
+                rows.append(_line(str(case.rows or "-"), name, found))
+            worst = parity.get((case.rows, name))
+            if worst is None or found.max_rel >= worst.max_rel:
+                parity[case.rows, name] = Parity(case.rows, name, found.max_abs, found.max_rel)
+    if rows:
+        raise VerificationFailed(
+            "the exported model computes something else than the module:\n"
+            + _table("batch", rows)
+            + "\n  Look for randomness in forward (dropout outside of eval, torch.rand), branches "
+            "on x.shape, and\n  values that were computed once in Python; or allow more with "
+            "--rtol and --atol.",
+        )
+    return tuple(parity.values())
+
+
+def prove_rows(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> None:
+    """Show that a row of a batch is the same row alone, so that requests may share a batch.
+
+    Up to eight rows of each case are run alone. Cases without a batch are passed over.
+    Raises VerificationFailed with a table of the rows that differ.
+    """
+    rows = [line for case in cases if case.rows > 1 for line in _coupled(run, case, tolerance)]
+    if rows:
+        raise VerificationFailed(
+            "the rows of a batch are not independent of each other, so requests cannot share one:\n"
+            + _table("row of batch", rows)
+            + "\n  Look for a softmax, mean, norm or sort over axis 0; or say --no-batch "
+            "(batch=False) for a model of a fixed shape.",
+        )
+
+
+def compare(got: Array, want: Array, tolerance: Tolerance) -> Difference:
+    """Compare an output with its reference.
+
+    Integers and truths must be equal. Floats may differ by the relative tolerance of the largest
+    finite value of the reference, at least by the absolute one; NaN and infinity must be at the
+    same places.
+    """
+    if got.dtype != want.dtype or got.shape != want.shape:
+        reason = f"{got.dtype}{dims(got.shape)} for {want.dtype}{dims(want.shape)}"
+        return Difference(np.inf, np.inf, 0.0, reason=reason)
+    if not np.issubdtype(want.dtype, np.floating):
+        gap = np.abs(got.astype(np.float64) - want.astype(np.float64))
+        return _difference(gap, got != want, want.astype(np.float64), 0.0)
+    reference, value = want.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(reference)
+    largest = float(np.max(np.abs(reference), where=finite, initial=0.0))
+    allowed = max(tolerance.absolute, tolerance.relative * largest)
+    same_special = (reference == value) | (np.isnan(reference) & np.isnan(value))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same_special, 0.0, np.abs(value - reference))
+    gap = np.where(np.isnan(gap), np.inf, gap)
+    return _difference(gap, gap > allowed, np.where(finite, reference, 0.0), allowed)
+
+
+def _difference(gap: Array, wrong: Array, reference: Array, allowed: float) -> Difference:
+    max_abs = float(np.max(gap, initial=0.0))
+    largest = float(np.max(np.abs(reference), initial=0.0))
+    first = tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
+    # Over zeros a relative difference means nothing: only an absolute one can be allowed.
+    max_rel = max_abs / largest if largest else 0.0
+    return Difference(max_abs, max_rel, allowed, first)
+
+
+def _coupled(run: Run, case: Case, tolerance: Tolerance) -> Iterator[list[str]]:
+    together = run(case.inputs)
+    count = min(case.rows, _ROWS_ALONE)
+    for row in sorted({int(i) for i in np.linspace(0, case.rows - 1, count)}):
+        alone = run({name: array[row : row + 1] for name, array in case.inputs.items()})
+        for name, array in together.items():
+            found = compare(alone[name], array[row : row + 1], tolerance)
+            if not found.passes:
+                yield _line(f"{row} of {case.rows}", name, found)
+
+
+def _line(where: str, name: str, found: Difference) -> list[str]:
+    if found.reason:
+        return [where, name, found.reason, "-", "-", "-"]
+    first = dims(found.first) if found.first is not None else "-"
+    return [
+        where, name, f"{found.max_abs:.3g}", f"{found.max_rel:.3g}", f"{found.allowed:.3g}", first,
+    ]  # fmt: skip
+
+
+def _table(first: str, rows: Sequence[Sequence[str]]) -> str:
+    shown = 12  # enough to see the pattern
+    text = table((first, "output", "max abs", "max rel", "allowed", "first at"), rows[:shown])
+    more = len(rows) - shown
+    return text + (f"\n  and {more} more" if more > 0 else "")

@@ -1,0 +1,128 @@
+"""Publishing: a version appears in the repository complete or not at all.
+
+Files are written to a directory that no server looks at, beside the versions and so on the same
+file system; a rename makes it a version. Nothing that was published is ever changed.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from exporter.errors import PublishFailed, UsageError
+from service.repository.manifest import MANIFEST_FILE, Manifest, sha256_of
+from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
+
+_STAGE: Final = ".tmp-"  # no version starts with a dot: the server passes over it
+_TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+_ATTEMPTS: Final = 100  # exports that may finish between a look at the versions and the rename
+
+
+@contextmanager
+def staging(repository: Path, name: str) -> Iterator[Path]:
+    """Give a directory to write a version to; what was not published is removed at the end.
+
+    Directories of the repository and the model are made, and removed again if nothing came of
+    it. Raises UsageError if name cannot name a model, PublishFailed if nothing can be written.
+    """
+    if not is_model_name(name):
+        raise UsageError(f"{name!r} cannot name a model: {MODEL_NAME_RULE}")
+    model = repository / name
+    created = _missing(model)
+    try:
+        stage = _make_stage(model)
+    except OSError as error:
+        raise PublishFailed(f"{model}: cannot be written: {error.strerror}") from error
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        for directory in created:
+            with suppress(OSError):  # not empty: a version was published there
+                directory.rmdir()
+
+
+def publish(stage: Path, manifest: Manifest, version: int | None) -> tuple[Path, Manifest]:
+    """Make the staged files a version and return its directory and manifest.
+
+    manifest: gets the number of the version and the digest of every staged file.
+    version: the number to take; None: one above the highest.
+    Raises PublishFailed if the version exists or the file system refuses.
+    """
+    model = stage.parent
+    digests = {path.name: sha256_of(path) for path in sorted(stage.iterdir())}
+    manifest = replace(manifest, files=digests)
+    try:
+        for path in stage.iterdir():
+            path.chmod(0o644)
+            _sync(path)
+        for _ in range(_ATTEMPTS):
+            number = _free_version(model, version)
+            manifest = replace(manifest, version=number)
+            _write_manifest(stage, manifest)
+            if _rename(stage, model / str(number)):
+                _sync(model)
+                return model / str(number), manifest
+    except OSError as error:
+        raise PublishFailed(f"{model}: cannot be written: {error.strerror}") from error
+    raise PublishFailed(f"{model}: other exports took {_ATTEMPTS} versions meanwhile; try again")
+
+
+def _missing(directory: Path) -> list[Path]:
+    """Return what does not exist of a directory and those above it, deepest first."""
+    return [path for path in (directory, *directory.parents) if not path.exists()]
+
+
+def _make_stage(model: Path) -> Path:
+    for _ in range(_ATTEMPTS):
+        model.mkdir(parents=True, exist_ok=True)
+        # A failing export beside this one may remove the empty directory of the model.
+        with suppress(FileNotFoundError):
+            stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=model))
+            stage.chmod(0o755)  # mkdtemp makes it private; the server may run as another user
+            return stage
+    raise PublishFailed(f"{model}: disappears again and again; is something cleaning up there?")
+
+
+def _free_version(model: Path, version: int | None) -> int:
+    taken = {parse_version(entry.name) for entry in model.iterdir()} - {None}
+    if version is None:
+        return max((number for number in taken if number is not None), default=0) + 1
+    if version in taken:
+        raise PublishFailed(
+            f"{model / str(version)} exists, and published versions are never changed; leave "
+            "--version out for the next free number, or remove it first",
+        )
+    return version
+
+
+def _write_manifest(stage: Path, manifest: Manifest) -> None:
+    path = stage / MANIFEST_FILE
+    path.write_text(manifest.to_json(), encoding="utf-8")
+    path.chmod(0o644)
+    _sync(path)
+    _sync(stage)
+
+
+def _rename(stage: Path, target: Path) -> bool:
+    """Tell whether the stage became the target; False if something else is there."""
+    try:
+        stage.rename(target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""The exported file in ONNX Runtime, as the server will run it on a CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+
+from exporter.errors import ConversionFailed
+from service.errors import dims
+from service.repository.manifest import MODEL_FILE
+from service.tensors import BY_ONNX, Tensors, TensorSpec
+
+
+class Session:
+    """A loaded ONNX file: its signature, and runs of it."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the file. Raises ConversionFailed if ONNX Runtime refuses it."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(
+                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no common base)
+            raise ConversionFailed(
+                f"ONNX Runtime does not load the exported {MODEL_FILE}: {_first_line(error)}",
+            ) from error
+        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the outputs by name. Raises ConversionFailed if the run fails."""
+        names = [spec.name for spec in self.outputs]
+        try:
+            arrays = self._session.run(names, inputs)
+        except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no common base)
+            shapes = ", ".join(f"{name} {dims(a.shape)}" for name, a in inputs.items())
+            raise ConversionFailed(
+                f"ONNX Runtime fails where PyTorch does not, with {shapes}: {_first_line(error)}",
+            ) from error
+        return dict(zip(names, arrays, strict=True))
+
+
+def described(specs: Sequence[TensorSpec]) -> str:
+    """Return inputs or outputs as text: image FP32[-1,784]."""
+    return ", ".join(f"{spec.name} {spec.datatype}{dims(spec.shape)}" for spec in specs)
+
+
+def _spec(node: ort.NodeArg) -> TensorSpec:
+    datatype = BY_ONNX.get(node.type)
+    if datatype is None:
+        raise ConversionFailed(
+            f"'{node.name}' became {node.type}, which inference requests cannot carry",
+        )
+    shape = tuple(extent if isinstance(extent, int) else -1 for extent in node.shape)
+    return TensorSpec(node.name, datatype, shape)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

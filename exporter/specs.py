@@ -1,0 +1,147 @@
+"""`--input` specifications: image:float32[batch,784]. Knows numpy and text, no torch.
+
+NAME:DTYPE[EXTENT,...] with an optional range of values, NAME:DTYPE[...]=LOW..HIGH. An extent is a
+number, a name (free, any size) or NAME=SIZE (free, of this size in the example).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from exporter.errors import UsageError
+from service.tensors import Array, Tensors
+
+BATCH: Final = "batch"
+_SPEC: Final = re.compile(
+    r"(?P<name>[^:\[\]=]+):(?P<dtype>\w+)\[(?P<extents>[^\]]*)\]"
+    r"(?:=(?P<low>-?[\d.eE+-]+?)\.\.(?P<high>-?[\d.eE+-]+))?",
+)
+_EXTENT: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:=(?P<size>[1-9]\d*))?|(?P<fixed>[1-9]\d*)")
+_DTYPES: Final = (
+    "float32", "float64", "float16", "int64", "int32", "int16", "int8",
+    "uint64", "uint32", "uint16", "uint8", "bool",
+)  # fmt: skip
+_FREE_SIZES: Final = (5, 7, 11, 13)  # distinct, so that equal sizes are not merged by chance
+_EXAMPLE_ROWS: Final = 2
+_HELP: Final = (
+    "expected NAME:DTYPE[EXTENTS], such as image:float32[batch,784], tokens:int64[batch,length] "
+    "or tokens:int64[batch,length=16]=0..30521"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One `--input`: its name, type, sizes and values.
+
+    shape: extents of the example. axes: name by axis of the free ones.
+    low, high: bounds of the values, None if not said.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    axes: Mapping[int, str]
+    low: float | None
+    high: float | None
+
+
+def parse_specs(texts: Sequence[str]) -> tuple[InputSpec, ...]:
+    """Return what each `--input` says. The same name means the same size. Raises UsageError."""
+    sizes = {BATCH: _EXAMPLE_ROWS}
+    specs = tuple(_parse(text.strip(), sizes) for text in texts)
+    names = [spec.name for spec in specs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"--input {twice[0]} is given twice")
+    return specs
+
+
+def examples_of(specs: Sequence[InputSpec], seed: int) -> Tensors:
+    """Return seeded random data for each specification, by name.
+
+    Without bounds: floats from -1 to 1, integers 0 or 1, which any vocabulary knows.
+    """
+    random = np.random.default_rng(seed)
+    return {spec.name: _random(spec, random) for spec in specs}
+
+
+def check_batches(specs: Sequence[InputSpec], *, batch: bool) -> None:
+    """Raise UsageError unless axis 0 is the batch in every specification, or, without, in none."""
+    for spec in specs:
+        if batch and spec.axes.get(0) != BATCH:
+            raise UsageError(
+                f"--input {spec.name}: axis 0 must be called '{BATCH}', as in "
+                f"{spec.name}:{spec.dtype}[batch,...]; say --no-batch for a model without one",
+            )
+        if not batch and BATCH in spec.axes.values():
+            raise UsageError(
+                f"--input {spec.name}: --no-batch was said, but an axis is called '{BATCH}'; "
+                "give a number there",
+            )
+
+
+def read_samples(path: Path) -> Tensors:
+    """Return the arrays of a .npz file by name. Raises UsageError; unpickles nothing."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--sample {path}: cannot be read: {error}") from error
+    raise UsageError(f"--sample {path}: holds one array; expected .npz with one for each input")
+
+
+def _parse(text: str, sizes: dict[str, int]) -> InputSpec:
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--input {text!r}: {_HELP}")
+    if match["dtype"] not in _DTYPES:
+        raise UsageError(
+            f"--input {text!r}: unknown type {match['dtype']!r}; one of {', '.join(_DTYPES)}",
+        )
+    parts = [part.strip() for part in match["extents"].split(",")] if match["extents"] else []
+    shape: list[int] = []
+    axes: dict[int, str] = {}
+    for axis, part in enumerate(parts):
+        extent = _EXTENT.fullmatch(part)
+        if extent is None:
+            raise UsageError(f"--input {text!r}: {part!r} is no extent: a number from 1 or a name")
+        if extent["name"]:
+            axes[axis] = extent["name"]
+        shape.append(int(extent["fixed"] or _size(extent["name"], extent["size"], sizes)))
+    low, high = _bounds(text, match)
+    return InputSpec(match["name"].strip(), match["dtype"], tuple(shape), axes, low, high)
+
+
+def _size(name: str, given: str | None, sizes: dict[str, int]) -> int:
+    """Return the size of a free axis in the example, the same wherever the name stands."""
+    if given is not None:
+        sizes[name] = int(given)
+    return sizes.setdefault(name, _FREE_SIZES[(len(sizes) - 1) % len(_FREE_SIZES)])
+
+
+def _bounds(text: str, match: re.Match[str]) -> tuple[float | None, float | None]:
+    if match["low"] is None:
+        return None, None
+    try:
+        low, high = float(match["low"]), float(match["high"])
+    except ValueError:
+        raise UsageError(f"--input {text!r}: the range is not LOW..HIGH in numbers") from None
+    if low > high:
+        raise UsageError(f"--input {text!r}: the lower bound {low:g} is above {high:g}")
+    return low, high
+
+
+def _random(spec: InputSpec, random: np.random.Generator) -> Array:
+    if spec.dtype == "bool":
+        return random.integers(0, 2, spec.shape).astype(np.bool_)
+    if spec.dtype.startswith("float"):
+        low, high = (-1.0, 1.0) if spec.low is None else (spec.low, spec.high or 0.0)
+        return np.asarray(random.uniform(low, high, spec.shape)).astype(spec.dtype)
+    low, high = (0, 1) if spec.low is None else (spec.low, spec.high or 0.0)
+    whole = random.integers(int(low), int(high), spec.shape, dtype=np.int64, endpoint=True)
+    return np.asarray(whole).astype(spec.dtype)
