@@ -58,10 +58,8 @@ class ServerCollector(Collector):
         yield depth
         yield rows
         for name, value in sorted(self._transport().items()):
-            if name.startswith("active"):
-                yield GaugeMetricFamily(f"penstock_transport_{name}", "Of the transport.", value)
-            else:
-                yield CounterMetricFamily(f"penstock_transport_{name}", "Of the transport.", value)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield kind(f"penstock_transport_{name}", "Of the transport, by its own count.", value)
 
     def _requests(self, sources: Iterable[Source]) -> Metric:
         family = CounterMetricFamily(

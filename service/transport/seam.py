@@ -171,7 +171,7 @@ class Transport(Protocol):
         """True after close."""
 
     def counters(self) -> Mapping[str, int]:
-        """Return totals for the metrics endpoint, by name."""
+        """Return figures for the metrics endpoint: totals end in "_total", the rest is of now."""
 
 
 Methods: TypeAlias = Mapping[str, Arity]  # what a transport serves; others: UNIMPLEMENTED

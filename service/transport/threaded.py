@@ -124,18 +124,18 @@ class _Counts:
     def __init__(self) -> None:
         self._idle = threading.Condition()
         self._active = 0
-        self._totals = {"calls": 0, "streams": 0, "cancelled": 0}
+        self._totals = {"calls_total": 0, "streams_total": 0, "cancelled_total": 0}
 
     def opened(self, *, streaming: bool) -> None:
         with self._idle:
             self._active += 1
-            self._totals["calls"] += 1
-            self._totals["streams"] += streaming
+            self._totals["calls_total"] += 1
+            self._totals["streams_total"] += streaming
 
     def ended(self, *, cancelled: bool) -> None:
         with self._idle:
             self._active -= 1
-            self._totals["cancelled"] += cancelled
+            self._totals["cancelled_total"] += cancelled
             if not self._active:
                 self._idle.notify_all()
 
@@ -145,7 +145,7 @@ class _Counts:
 
     def snapshot(self) -> dict[str, int]:
         with self._idle:
-            return {**self._totals, "active_calls": self._active}
+            return {**self._totals, "calls": self._active}
 
 
 class _Handlers(grpc.GenericRpcHandler):
