@@ -9,13 +9,13 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from service.pb import grpc_service_pb2 as pb
+from service.tensors import FP32
+from tests.support import models, requests
+from tests.support.servers import ROOT
+from tests.support.stub import Stub
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _READY_PREFIX = "penstock ready grpc="
 _CALL_S = 20.0
 _STOP_S = 30.0
@@ -49,8 +49,8 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def address(unpacked: Path, tmp_path: Path) -> Iterator[str]:
     """Serve a bare model.onnx with the unpacked wheel at this HOST:PORT."""
-    model = tmp_path / "double.onnx"
-    onnx.save(_double(), model)
+    model = tmp_path / "plus_two.onnx"
+    model.write_bytes(models.add_constant(2.0))
     # The wheel comes first on the path, so that an editable install does not shadow it.
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "service", "serve", model, "--port", "0", "--http-port", "0"],
@@ -97,25 +97,8 @@ def test_wheel_is_what_runs(unpacked: Path, tmp_path: Path) -> None:
 
 def test_wheel_serves_a_model(address: str) -> None:
     """A server that runs from the wheel answers a request over gRPC."""
-    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
-    request = pb.ModelInferRequest(model_name="double", raw_input_contents=[rows.tobytes()])
-    request.inputs.add(name="x", datatype="FP32", shape=rows.shape)
+    rows = np.array([[0.5], [-2]], np.float32)
     with grpc.insecure_channel(address) as channel:
-        infer = channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
-            request_serializer=pb.ModelInferRequest.SerializeToString,
-            response_deserializer=pb.ModelInferResponse.FromString,
-        )
-        response = infer(request, timeout=_CALL_S)
-    got = np.frombuffer(response.raw_output_contents[0], np.float32)
-    np.testing.assert_array_equal(got, 2 * rows.ravel())
-
-
-def _double() -> onnx.ModelProto:
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "double",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
-    )
-    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+        request = requests.raw_request("plus_two", requests.one(FP32, rows))
+        response = Stub(channel).infer(request, timeout=_CALL_S)
+    assert requests.answer(response).tolist() == [[2.5], [0]]

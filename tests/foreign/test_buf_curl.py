@@ -20,7 +20,7 @@ FP32_REQUEST = json.dumps(
         "id": "1",
         "inputs": [
             {
-                "name": "INPUT0",
+                "name": "X",
                 "datatype": "FP32",
                 "shape": [1, 2],
                 "contents": {"fp32Contents": [0.5, -2]},

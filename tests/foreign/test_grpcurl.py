@@ -152,7 +152,7 @@ def test_model_infer_bytes(call: Grpcurl) -> None:
         "model_name": "identity_bytes",
         "inputs": [
             {
-                "name": "INPUT0",
+                "name": "X",
                 "datatype": "BYTES",
                 "shape": [1, 3],
                 "contents": {"bytes_contents": [base64.b64encode(e).decode() for e in elements]},

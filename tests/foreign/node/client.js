@@ -31,7 +31,7 @@ function identity(id, values) {
   return {
     modelName: 'identity_fp32',
     id,
-    inputs: [{name: 'INPUT0', datatype: 'FP32', shape: [1, values.length]}],
+    inputs: [{name: 'X', datatype: 'FP32', shape: [1, values.length]}],
     rawInputContents: [Buffer.from(new Float32Array(values).buffer)],
   };
 }
@@ -100,7 +100,7 @@ const cases = {
     short.inputs[0].shape = [1, 2];
     const wrong = await unary(client, 'modelInfer', short);
     assert.equal(wrong.error.code, grpc.status.INVALID_ARGUMENT);
-    assert.match(wrong.error.details, /byte size mismatch for input 'INPUT0'/);
+    assert.match(wrong.error.details, /byte size mismatch for input 'X'/);
     client.close();
   },
 
@@ -110,7 +110,7 @@ const cases = {
     steps.writeBigInt64LE(1000n);
     const slow = {
       modelName: 'slow',
-      inputs: [{name: 'INPUT0', datatype: 'INT64', shape: [1, 1]}],
+      inputs: [{name: 'X', datatype: 'INT64', shape: [1, 1]}],
       rawInputContents: [steps],
     };
     const {error} = await unary(client, 'modelInfer', slow, {deadline: Date.now() + 200});

@@ -51,7 +51,7 @@ async def test_errors(client: Any) -> None:
 
 async def test_deadline(client: Any) -> None:
     """client_timeout ends a slow request, and the server goes on."""
-    slow = [tensor("INPUT0", np.array([[1000]], np.int64), "INT64")]
+    slow = [tensor("X", np.array([[1000]], np.int64), "INT64")]
     status, _ = await async_refusal(client.infer("slow", slow, client_timeout=0.2))
     assert status == "StatusCode.DEADLINE_EXCEEDED"
     await client.infer("simple", simple_inputs(*pair()))
@@ -59,12 +59,12 @@ async def test_deadline(client: Any) -> None:
 
 async def test_cancelled_request(client: Any) -> None:
     """A cancelled task cancels its request and leaves the others alone."""
-    slow = [tensor("INPUT0", np.array([[300]], np.int64), "INT64")]
+    slow = [tensor("X", np.array([[300]], np.int64), "INT64")]
     doomed = asyncio.ensure_future(client.infer("slow", slow))
     other = asyncio.ensure_future(client.infer("slow", slow))
     await client.is_server_live()  # both requests have been sent by now
     doomed.cancel()
-    assert (await other).as_numpy("OUTPUT0").tolist() == [[300]]
+    assert (await other).as_numpy("Y").tolist() == [[300]]
     assert (await asyncio.gather(doomed, return_exceptions=True))[0] is not None
     assert doomed.cancelled()
 
@@ -117,11 +117,11 @@ async def test_two_streams(client: Any) -> None:
         async def requests() -> AsyncIterator[dict[str, Any]]:
             for index in range(40):
                 array = np.array([[offset + index]], np.float32)
-                inputs = [tensor("INPUT0", array, "FP32")]
+                inputs = [tensor("X", array, "FP32")]
                 yield {"model_name": "identity_fp32", "inputs": inputs}
 
         answers = [answer async for answer in client.stream_infer(requests())]
-        return [int(result.as_numpy("OUTPUT0")[0, 0]) for result, _ in answers]
+        return [int(result.as_numpy("Y")[0, 0]) for result, _ in answers]
 
     first, second = await asyncio.gather(run(0), run(1000))
     assert first == list(range(40))

@@ -63,7 +63,7 @@ def test_order_and_ids(client: Any) -> None:
 
 def test_slow_before_fast(client: Any) -> None:
     """A fast answer waits for the slow one that was asked for before it."""
-    slow = [tensor("INPUT0", np.array([[200]], np.int64), "INT64")]
+    slow = [tensor("X", np.array([[200]], np.int64), "INT64")]
     with streaming(client) as answers:
         client.async_stream_infer("slow", slow, request_id="slow")
         client.async_stream_infer("simple", simple_inputs(*pair()), request_id="fast")
@@ -103,12 +103,12 @@ def test_models_side_by_side(client: Any) -> None:
     numbers = np.array([[1, 2]], np.float16)
     with streaming(client) as answers:
         for _ in range(10):
-            client.async_stream_infer("identity_bytes", [tensor("INPUT0", values, "BYTES")])
-            client.async_stream_infer("identity_fp16", [tensor("INPUT0", numbers, "FP16")])
+            client.async_stream_infer("identity_bytes", [tensor("X", values, "BYTES")])
+            client.async_stream_infer("identity_fp16", [tensor("X", numbers, "FP16")])
         for _ in range(10):
             text, number = answers.take()[0], answers.take()[0]
-            assert text.as_numpy("OUTPUT0").tolist() == values.tolist()
-            assert number.as_numpy("OUTPUT0").tolist() == numbers.tolist()
+            assert text.as_numpy("Y").tolist() == values.tolist()
+            assert number.as_numpy("Y").tolist() == numbers.tolist()
 
 
 def test_final_response(client: Any) -> None:
@@ -139,7 +139,7 @@ def test_compressed_stream(client: Any) -> None:
 
 def test_stream_deadline(client: Any) -> None:
     """stream_timeout ends the stream with DEADLINE_EXCEEDED, and the server goes on."""
-    slow = [tensor("INPUT0", np.array([[1000]], np.int64), "INT64")]
+    slow = [tensor("X", np.array([[1000]], np.int64), "INT64")]
     with streaming(client, stream_timeout=0.2) as answers:
         client.async_stream_infer("slow", slow)
         _, error = answers.take()
@@ -151,7 +151,7 @@ def test_cancelled_stream(client: Any) -> None:
     """A stream that its client cancels ends at once, and the next one is served."""
     answers = Answers()
     client.start_stream(answers)
-    slow = [tensor("INPUT0", np.array([[1000]], np.int64), "INT64")]
+    slow = [tensor("X", np.array([[1000]], np.int64), "INT64")]
     for _ in range(5):
         client.async_stream_infer("slow", slow)
     client.stop_stream(cancel_requests=True)

@@ -52,41 +52,41 @@ def test_bytes(client: Any) -> None:
     """BYTES elements keep NUL bytes, and empty ones stay empty."""
     values = [[b"a\0b\0", b""], ["Stra\u00dfe".encode(), b"\0"]]
     array = np.array(values, dtype=np.object_)
-    result = client.infer("identity_bytes", [tensor("INPUT0", array, "BYTES")])
-    assert result.as_numpy("OUTPUT0").tolist() == values
+    result = client.infer("identity_bytes", [tensor("X", array, "BYTES")])
+    assert result.as_numpy("Y").tolist() == values
 
 
 def test_bytes_that_are_no_text(client: Any) -> None:
     """ONNX's strings are UTF-8: other bytes are refused, with their place, not mended."""
     array = np.array([[b"text", b"\xff\xfe"]], dtype=np.object_)
-    inputs = [tensor("INPUT0", array, "BYTES")]
+    inputs = [tensor("X", array, "BYTES")]
     status, message = refusal(lambda: client.infer("identity_bytes", inputs))
     assert status == "StatusCode.INVALID_ARGUMENT"
-    assert "input 'INPUT0' must be UTF-8: element 1 is not" in message, message
+    assert "input 'X' must be UTF-8: element 1 is not" in message, message
 
 
 def test_fp32(client: Any) -> None:
     """FP32 comes back bit for bit, with infinities and NaN."""
     array = np.array([[1.5, -0.0, np.inf, np.nan, 1e-45]], np.float32)
-    result = client.infer("identity_fp32", [tensor("INPUT0", array, "FP32")])
-    assert result.as_numpy("OUTPUT0").tobytes() == array.tobytes()
+    result = client.infer("identity_fp32", [tensor("X", array, "FP32")])
+    assert result.as_numpy("Y").tobytes() == array.tobytes()
 
 
 def test_fp16(client: Any) -> None:
     """FP16 comes back bit for bit."""
     array = RNG.standard_normal((2, 5)).astype(np.float16)
-    result = client.infer("identity_fp16", [tensor("INPUT0", array, "FP16")])
+    result = client.infer("identity_fp16", [tensor("X", array, "FP16")])
     assert result.get_response().outputs[0].datatype == "FP16"
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), array)
+    np.testing.assert_array_equal(result.as_numpy("Y"), array)
 
 
 def test_bf16(client: Any) -> None:
     """BF16 comes back bit for bit."""
     array = RNG.standard_normal((2, 5)).astype(ml_dtypes.bfloat16)
-    result = client.infer("identity_bf16", [tensor("INPUT0", array, "BF16")])
+    result = client.infer("identity_bf16", [tensor("X", array, "BF16")])
     assert result.get_response().outputs[0].datatype == "BF16"
     assert (
-        result.as_numpy("OUTPUT0").astype(np.float32).tolist()
+        result.as_numpy("Y").astype(np.float32).tolist()
         == array.astype(
             np.float32,
         ).tolist()
@@ -147,11 +147,11 @@ def test_unknown_output(client: Any) -> None:
 
 def test_deadline(client: Any) -> None:
     """client_timeout ends a slow request, and the server goes on."""
-    long = [tensor("INPUT0", np.array([[1000]], np.int64), "INT64")]
+    long = [tensor("X", np.array([[1000]], np.int64), "INT64")]
     status, _ = refusal(lambda: client.infer("slow", long, client_timeout=0.2))
     assert status == "StatusCode.DEADLINE_EXCEEDED"
-    short = [tensor("INPUT0", np.array([[1]], np.int64), "INT64")]
-    assert client.infer("slow", short).as_numpy("OUTPUT0").tolist() == [[1]]
+    short = [tensor("X", np.array([[1]], np.int64), "INT64")]
+    assert client.infer("slow", short).as_numpy("Y").tolist() == [[1]]
 
 
 def test_compression(client: Any) -> None:
@@ -217,7 +217,7 @@ def test_async_cancel(client: Any) -> None:
         outcome.append(error or result)
         done.set()
 
-    inputs = [tensor("INPUT0", np.array([[1000]], np.int64), "INT64")]
+    inputs = [tensor("X", np.array([[1000]], np.int64), "INT64")]
     client.async_infer("slow", inputs, callback=callback).cancel()
     assert done.wait(timeout=30)
     assert isinstance(outcome[0], InferenceServerException), outcome

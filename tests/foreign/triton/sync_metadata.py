@@ -58,7 +58,7 @@ def test_model_config_of_a_model_without_one(client: Any) -> None:
     config = client.get_model_config("identity_fp16", as_json=True)["config"]
     assert config["name"] == "identity_fp16"
     assert config["input"][0]["data_type"] == "TYPE_FP16"
-    assert config["output"][0]["name"] == "OUTPUT0"
+    assert config["output"][0]["name"] == "Y"
 
 
 def test_metadata_of_an_unknown_model(client: Any) -> None:
@@ -80,7 +80,7 @@ def test_statistics(client: Any) -> None:
         return stats.inference_count, inference.success.count, inference.queue.count
 
     array = np.zeros((3, 2), np.float32)
-    inputs = [tensor("INPUT0", array, "FP32")]
+    inputs = [tensor("X", array, "FP32")]
     client.infer("identity_fp32", inputs)
     before = read()
     client.infer("identity_fp32", inputs)
