@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from service import __version__
+from service.cli.usage import UsageError
 from service.errors import PenstockError, SettingsError
 
 VERBS: Final = {
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb.add_arguments(verb_parser)
         try:
             return int(verb.run(verb_parser.parse_args(given[1:])))
-        except SettingsError as error:
+        except (SettingsError, UsageError) as error:
             print(f"penstock {given[0]}: {error}", file=sys.stderr)  # noqa: T201
             return 2
         except PenstockError as error:

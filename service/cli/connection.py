@@ -6,8 +6,8 @@ from typing import Final
 
 import grpc
 
+from service.cli.usage import UsageError
 from service.config import Settings, load_settings
-from service.errors import SettingsError
 
 ADDRESS_HELP: Final = "HOST:PORT or unix:/PATH (default: 127.0.0.1 and PENSTOCK_PORT or 8001)"
 _ANY_HOST: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 -- recognised, not bound
@@ -28,13 +28,13 @@ def add_tls_flags(parser: argparse.ArgumentParser) -> None:
 def credentials(arguments: argparse.Namespace) -> grpc.ChannelCredentials | None:
     """Return what the TLS flags ask for, None without TLS.
 
-    Raises SettingsError for flags that do not go together and files that cannot be read.
+    Raises UsageError for flags that do not go together and files that cannot be read.
     """
     if bool(arguments.tls_certificate) != bool(arguments.tls_key):
-        raise SettingsError("--tls-certificate and --tls-key go together; one is missing")
+        raise UsageError("--tls-certificate and --tls-key go together; one is missing")
     if not (arguments.tls or arguments.tls_ca):
         if arguments.tls_certificate or arguments.tls_name:
-            raise SettingsError("--tls-certificate and --tls-name need --tls or --tls-ca FILE")
+            raise UsageError("--tls-certificate and --tls-name need --tls or --tls-ca FILE")
         return None
     return grpc.ssl_channel_credentials(
         root_certificates=_pem("--tls-ca", arguments.tls_ca),
@@ -60,4 +60,4 @@ def _pem(flag: str, path: str | None) -> bytes | None:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise SettingsError(f"{flag} {path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{flag} {path}: cannot be read: {error.strerror}") from error

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status and return 0 if it is SERVING. Raises SettingsError."""
+    """Print the status and return 0 if it is SERVING. Raises UsageError, SettingsError."""
     address = arguments.address or default_address()
     try:
         with _channel(address, arguments) as channel:

@@ -46,5 +46,7 @@ def translated(address: str, error: grpc.RpcError) -> ClientError:
     if code is grpc.StatusCode.UNAVAILABLE and any(
         word in text.lower() for word in _CONNECTION_WORDS
     ):
-        return ServerUnreachable(code, f"no server answers at {address}: {text}")
+        return ServerUnreachable(
+            code, f"no server answers at {address}: {text}. Does `penstock serve` run there?"
+        )
     return RequestRefused(code, text or f"the call failed with {code.name}")
