@@ -68,6 +68,11 @@ class RequestQueue:
         self._levels: dict[int, dict[Key, deque[Request]]] = {}
         self._earliest = math.inf  # no request that waits must leave before this time
 
+    @property
+    def earliest_leave(self) -> float:
+        """Return a time before which no request has to leave; math.inf if none ever has to."""
+        return self._earliest
+
     def push(self, request: Request) -> None:
         """Add a request behind those of its level."""
         level = self._policy.level_of(request.priority)

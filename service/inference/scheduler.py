@@ -243,7 +243,8 @@ class Scheduler:
                 decision = self._decide(key)
                 if isinstance(decision, Close):
                     return [], *self._claim(key, decision.requests)
-                self._changed.wait(decision.until - self._clock())
+                until = min(decision.until, self._queue.earliest_leave)
+                self._changed.wait(until - self._clock())
 
     def _next_inline(self) -> _Step | None:
         """Return what can be done at once, None if nothing or if a batch is running."""
@@ -332,7 +333,7 @@ class Scheduler:
         self._note_run(compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):
             request.on_leave = None  # the run is over: nothing is left to stop
-            if len(part) != len(request.outputs):  # a batch mate wanted more
+            if tuple(part) != request.outputs:  # a batch mate wanted others, or another order
                 part = {name: part[name] for name in request.outputs}  # noqa: PLW2901
             request.complete(part, Timings(waited, compute_ns))
 
