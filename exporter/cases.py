@@ -106,7 +106,7 @@ def _run(
 ) -> Case:
     try:
         returned = call(module, inputs, tensors)
-    except Exception as error:  # noqa: BLE001 (whatever forward raises)
+    except Exception as error:  # whatever forward raises
         raise ConversionFailed(
             f"the module itself fails at {_sizes(size)}: {type(error).__name__}: {error}; if it "
             "only runs at the size of the example, say --no-batch (batch=False)",

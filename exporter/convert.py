@@ -41,7 +41,7 @@ def convert(
                 output_names=list(output_names),
                 dynamic_shapes=_dynamic_shapes(inputs),
             )
-    except Exception as error:  # noqa: BLE001 (any error of the user's forward passes through torch)
+    except Exception as error:  # any error of the user's forward passes through torch
         raise ConversionFailed(explain(error, inputs)) from error
     if program is None:
         raise ConversionFailed("torch.onnx.export returned no program")

@@ -23,7 +23,7 @@ class Session:
             self._session = ort.InferenceSession(
                 str(path), sess_options=options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no common base)
+        except Exception as error:  # ONNX Runtime's errors have no common base
             raise ConversionFailed(
                 f"ONNX Runtime does not load the exported {MODEL_FILE}: {_first_line(error)}",
             ) from error
@@ -35,7 +35,7 @@ class Session:
         names = [spec.name for spec in self.outputs]
         try:
             arrays = self._session.run(names, inputs)
-        except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors have no common base)
+        except Exception as error:  # ONNX Runtime's errors have no common base
             shapes = ", ".join(f"{name} {dims(a.shape)}" for name, a in inputs.items())
             raise ConversionFailed(
                 f"ONNX Runtime fails where PyTorch does not, with {shapes}: {_first_line(error)}",

@@ -41,8 +41,10 @@ def _cause(text: str, last: BaseException, inputs: Inputs) -> tuple[str, str]:
         return _fixed_axis(fixed, inputs)
     if "data-dependent" in text:
         return (
-            "forward decides by the value of a tensor (if, while, int() or .item() on one), "
-            "which a graph cannot do",
+            (
+                "forward decides by the value of a tensor (if, while, int() or .item() on one), "
+                "which a graph cannot do"
+            ),
             "Use torch.where or torch.cond, or decide outside of the model.",
         )
     operator = _NO_OPERATOR.search(text) or _AT_NODE.search(text)
@@ -74,8 +76,10 @@ def _fixed_axis(fixed: re.Match[str], inputs: Inputs) -> tuple[str, str]:
             f"with {extent}, say --no-batch (batch=False)."
         )
     return (
-        f"the module fixes {label} of input '{fixed['input']}' to {extent}: a Python loop over "
-        "it, int() of it, a reshape to a number",
+        (
+            f"the module fixes {label} of input '{fixed['input']}' to {extent}: a Python loop over "
+            "it, int() of it, a reshape to a number"
+        ),
         way_out,
     )
 
