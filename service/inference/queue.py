@@ -137,9 +137,10 @@ class RequestQueue:
 
     def _add(self, request: Request, level: int) -> None:
         groups = self._levels.setdefault(level, {})
-        group = groups.get(request.key)
+        key = request.key or ()
+        group = groups.get(key)
         if group is None:
-            group = groups[request.key] = deque()
+            group = groups[key] = deque()
         group.append(request)
 
     def _of(self, key: Key) -> Iterator[Request]:

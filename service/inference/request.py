@@ -52,6 +52,7 @@ class Request:
     deadline: time.monotonic seconds at which the caller gives up; None: never.
     priority: level of the queue, 1 the highest; 0: the model's default.
     timeout_us: longest wait in the queue that the caller asks for; 0: the model's default.
+    key: batch_key of the inputs, if the caller knows it.
     on_end: told the outcome once, on the thread that ends the request.
     """
 
@@ -60,7 +61,7 @@ class Request:
         "priority", "rows", "run", "timeout_us", "waiting",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a request is made of, by keyword
         self,
         inputs: Tensors,
         outputs: tuple[str, ...],
@@ -70,6 +71,7 @@ class Request:
         deadline: float | None = None,
         priority: int = 0,
         timeout_us: int = 0,
+        key: Key | None = None,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
@@ -78,8 +80,8 @@ class Request:
         self.priority = priority
         self.timeout_us = timeout_us
         self.bytes = sum([array.nbytes for array in inputs.values()])
+        self.key = key
         # The rest belongs to the scheduler.
-        self.key: Key = ()
         self.arrived = 0.0
         self.waiting = False
         self.run: Run | None = None

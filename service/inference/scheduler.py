@@ -70,6 +70,7 @@ class Scheduler:
         self._backend = backend
         self._config = config
         self._policy = config.batch
+        self._signature = backend.signature
         self._is_batched = backend.signature.batched
         self._clock = clock
         self._changed = threading.Condition()
@@ -122,7 +123,8 @@ class Scheduler:
         now = self._clock()
         for part in parts:
             part.arrived = now
-            part.key = batch_key(self._backend.signature, part.inputs)
+            if part.key is None:
+                part.key = batch_key(self._signature, part.inputs)
         with self._changed:
             self._admit(request, parts, now)
             for part in parts:

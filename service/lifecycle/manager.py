@@ -81,6 +81,7 @@ class Manager(Generic[S]):
         self._newest: dict[str, S] = {}  # replaced whole under the lock, read without it
         self._listeners: list[Listener] = []
         self._ready = False
+        self.generation = 0  # raised with every change of what is served
 
     def on_change(self, listener: Listener) -> None:
         """Call listener after every change of state, on the thread that made it."""
@@ -258,6 +259,7 @@ class Manager(Generic[S]):
                 for name, versions in self._models.items()
                 if (newest := _newest_ready(versions)) is not None
             }
+            self.generation += 1
         for listener in list(self._listeners):
             listener()
 

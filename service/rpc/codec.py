@@ -5,7 +5,6 @@ same for a shape is encoded once; an answer is that part, the id and the content
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -131,62 +130,6 @@ def scheduling_parameters(request: ModelInferRequest) -> tuple[int, int]:
             )
     priority = _integer(request, "priority", ("int64_param", "uint64_param"))
     return priority, _integer(request, "timeout", ("int64_param", "uint64_param"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """An input tensor that was found valid before: name, datatype and shape."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: Shape
-    size: int  # bytes
-
-
-class RequestDecoder:
-    """Decodes the inputs for one model version, quickly where they look as they did before."""
-
-    def __init__(self, model: str, signature: Signature) -> None:
-        self._model = model
-        self._signature = signature
-        self._required = {spec.name for spec in signature.inputs if not spec.optional}
-        self._known: dict[tuple[str, str, Shape], _Known] = {}
-
-    def decode(self, request: ModelInferRequest) -> Tensors:
-        """Return the inputs; see decode_inputs, which judges everything that is new."""
-        raw = request.raw_input_contents
-        inputs = request.inputs
-        arrays: Tensors = {}
-        if len(raw) == len(inputs) == len(self._required):
-            for tensor, contents in zip(inputs, raw, strict=True):
-                known = self._known.get((tensor.name, tensor.datatype, tuple(tensor.shape)))
-                if (
-                    known is None
-                    or len(contents) != known.size
-                    or tensor.parameters
-                    or tensor.HasField("contents")
-                ):
-                    break
-                arrays[known.name] = np.frombuffer(contents, known.dtype).reshape(known.shape)
-            if arrays.keys() == self._required:
-                return arrays
-        arrays = decode_inputs(self._model, self._signature, request)
-        self._learn(request)
-        return arrays
-
-    def _learn(self, request: ModelInferRequest) -> None:
-        if len(self._known) >= _MAX_FIXED:
-            self._known.clear()
-        for tensor in request.inputs:
-            spec, shape = self._signature.input(tensor.name), tuple(tensor.shape)
-            # BOOL and BYTES are not views on the message: they are always decoded in full.
-            if spec is not None and spec.datatype not in (BOOL, BYTES):
-                self._known[spec.name, spec.datatype.wire, shape] = _Known(
-                    spec.name,
-                    spec.datatype.numpy,
-                    shape,
-                    element_count(shape) * spec.datatype.itemsize,
-                )
 
 
 class ReplyEncoder:

@@ -7,44 +7,32 @@ from typing import Protocol
 
 from service.errors import RequestError, ShuttingDown, shown
 from service.inference.model import Model
-from service.inference.request import Outcome, Request
+from service.inference.request import Outcome, Request, batch_key
 from service.inference.scheduler import Scheduler
 from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.codec import (
-    ReplyEncoder,
-    RequestDecoder,
+    MAX_ID_BYTES,
+    decode_inputs,
     parse_request,
     scheduling_parameters,
     stream_refusal,
     wanted_outputs,
 )
+from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
+from service.rpc.served import ServedModel
 from service.rpc.status import status_of
+from service.tensors import Tensors
 from service.transport.seam import Call, Code
-
-
-class ServedModel:
-    """A model version with its codec."""
-
-    __slots__ = ("decoder", "encoder", "model", "scheduler")
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.scheduler = model.scheduler
-        self.decoder = RequestDecoder(model.name, model.signature)
-        self.encoder = ReplyEncoder(model.name, model.version, model.signature)
-
-    def record(self, code: Code) -> None:
-        """Count one answer."""
-        self.scheduler.stats.record_outcome(code.name)
 
 
 class Exchange(Protocol):
     """One request and the place where its answer goes."""
 
     served: ServedModel
+    request_id: str
 
     def ended(self, outcome: Outcome) -> None:
         """Answer with the outcome."""
@@ -60,6 +48,7 @@ class InferService:
         self._manager = manager
         self._default_deadline_s = default_deadline_s
         self._served: dict[tuple[str, str], ServedModel] = {}
+        self._plans = Plans()
         self._touched: dict[Scheduler, None] = {}
 
     def flush(self) -> None:
@@ -68,74 +57,109 @@ class InferService:
         for scheduler in touched:
             scheduler.flush()
 
-    def submit(
-        self, message: ModelInferRequest, deadline: float | None, exchange: Exchange
-    ) -> Request:
-        """Hand a request to its model's scheduler, which ends the exchange.
+    def submit(self, message: bytes, deadline: float | None, exchange: Exchange) -> Request:
+        """Hand the request in a message to its model's scheduler, which ends the exchange.
 
         Raises RequestError if it is refused; the exchange is not ended then.
         """
+        cut = cut_message(message)
+        if cut is not None and not self.draining:
+            plan = self._plans.get(cut.head, self._manager.generation)
+            if plan is not None and len(cut.request_id) <= MAX_ID_BYTES:
+                inputs = plan.decode(message, cut)
+                request_id = _text(cut.request_id)
+                if inputs is not None and request_id is not None:
+                    exchange.request_id = request_id
+                    try:
+                        return self._schedule(plan, inputs, deadline, exchange)
+                    except ShuttingDown:
+                        pass  # its version is being swapped out: judge it anew
+                    except RequestError as error:
+                        plan.served.record(status_of(error)[0])
+                        raise
+        return self._judge(message, cut, deadline, exchange)
+
+    def _judge(
+        self, message: bytes, cut: Cut | None, deadline: float | None, exchange: Exchange
+    ) -> Request:
+        generation = self._manager.generation
         try:
+            request = parse_request(message)
+            exchange.request_id = request.id
             if self.draining:
                 raise ShuttingDown
-            served = self._find(message)
+            served = self._find(request)
         except RequestError as error:
-            self.refused(error)
+            self.unknown.record_outcome(status_of(error)[0].name)
             raise
         try:
+            plan, inputs = self._plan(served, request)
             try:
-                return self._submit(served, message, deadline, exchange)
+                accepted = self._schedule(plan, inputs, deadline, exchange)
             except ShuttingDown:
                 # Its version was swapped out since it was found: its successor serves it.
-                served = self._find(message)
-                return self._submit(served, message, deadline, exchange)
+                plan, inputs = self._plan(self._find(request), request)
+                accepted = self._schedule(plan, inputs, deadline, exchange)
         except RequestError as error:
             served.record(status_of(error)[0])
             raise
+        if cut is not None and plan.inputs and generation == self._manager.generation:
+            self._plans.keep(cut.head, plan)
+        return accepted
 
-    def refused(self, error: RequestError) -> None:
-        """Count a request that names no model that is served."""
-        self.unknown.record_outcome(status_of(error)[0].name)
-
-    def _find(self, message: ModelInferRequest) -> ServedModel:
-        model = self._manager.find(message.model_name, message.model_version)
+    def _find(self, request: ModelInferRequest) -> ServedModel:
+        model = self._manager.find(request.model_name, request.model_version)
         key = (model.name, model.version)
         served = self._served.get(key)
         if served is None or served.model is not model:  # new, or loaded anew
             served = self._served[key] = ServedModel(model)
         return served
 
-    def _submit(
-        self,
-        served: ServedModel,
-        message: ModelInferRequest,
-        deadline: float | None,
-        exchange: Exchange,
-    ) -> Request:
+    def _plan(self, served: ServedModel, request: ModelInferRequest) -> tuple[Plan, Tensors]:
         name, signature = served.model.name, served.model.signature
         try:
-            priority, timeout_us = scheduling_parameters(message)
-            outputs = wanted_outputs(name, signature, message)
-            inputs = served.decoder.decode(message)
+            priority, timeout_us = scheduling_parameters(request)
+            outputs = wanted_outputs(name, signature, request)
+            inputs = decode_inputs(name, signature, request)
             rows = batch_rows(name, signature, inputs)
         except RequestError as error:
-            prefix = f"[request id: {shown(message.id) or '<id_unknown>'}] "
+            prefix = f"[request id: {shown(request.id) or '<id_unknown>'}] "
             raise type(error)(prefix + str(error)) from None
+        planned = None
+        if request.raw_input_contents:
+            names = [tensor.name for tensor in request.inputs]
+            planned = planned_inputs(signature, inputs, names)
+        key = batch_key(signature, inputs)
+        return Plan(served, planned or (), outputs, rows, key, priority, timeout_us), inputs
+
+    def _schedule(
+        self, plan: Plan, inputs: Tensors, deadline: float | None, exchange: Exchange
+    ) -> Request:
         if deadline is None and self._default_deadline_s:
             deadline = time.monotonic() + self._default_deadline_s
-        exchange.served = served
+        exchange.served = plan.served
         request = Request(
             inputs,
-            outputs,
-            rows=rows,
+            plan.outputs,
+            rows=plan.rows,
             on_end=exchange.ended,
             deadline=deadline,
-            priority=priority,
-            timeout_us=timeout_us,
+            priority=plan.priority,
+            timeout_us=plan.timeout_us,
+            key=plan.key,
         )
-        served.scheduler.submit(request, deferred=True)
-        self._touched[served.scheduler] = None
+        scheduler = plan.served.scheduler
+        scheduler.submit(request, deferred=True)
+        self._touched[scheduler] = None
         return request
+
+
+def _text(encoded: bytes) -> str | None:
+    """Return a request id; None if it is not UTF-8, which the parser is to refuse."""
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 class UnaryInfer:
@@ -147,15 +171,9 @@ class UnaryInfer:
 
     def request(self, call: Call, message: bytes) -> None:
         """Take a call; it is finished when the answer is there."""
-        service = self._service
+        exchange = _UnaryExchange(self._pending, call)
         try:
-            try:
-                parsed = parse_request(message)
-            except RequestError as error:
-                service.refused(error)
-                raise
-            exchange = _UnaryExchange(self._pending, call, parsed.id)
-            request = service.submit(parsed, call.deadline, exchange)
+            request = self._service.submit(message, call.deadline, exchange)
         except RequestError as error:
             code, text = status_of(error)
             call.finish(code, text)
@@ -174,14 +192,14 @@ class UnaryInfer:
 class _UnaryExchange:
     """The answer of one ModelInfer call."""
 
-    __slots__ = ("_call", "_pending", "_request_id", "served")
+    __slots__ = ("_call", "_pending", "request_id", "served")
 
     served: ServedModel
 
-    def __init__(self, pending: dict[Call, Request], call: Call, request_id: str) -> None:
+    def __init__(self, pending: dict[Call, Request], call: Call) -> None:
         self._pending = pending
         self._call = call
-        self._request_id = request_id
+        self.request_id = ""
 
     def ended(self, outcome: Outcome) -> None:
         """Finish the call."""
@@ -190,7 +208,7 @@ class _UnaryExchange:
         try:
             if outcome.error is not None:
                 raise outcome.error
-            reply = served.encoder.unary(self._request_id, outcome.outputs or {})
+            reply = served.encoder.unary(self.request_id, outcome.outputs or {})
         except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
             code, text = status_of(error)
             served.record(code)
@@ -228,13 +246,7 @@ class StreamInfer:
                 return
             self._slots.append(slot)
         try:
-            try:
-                parsed = parse_request(message)
-            except RequestError as error:
-                self._service.refused(error)
-                raise
-            slot.request_id = parsed.id
-            slot.request = self._service.submit(parsed, self._call.deadline, slot)
+            slot.request = self._service.submit(message, self._call.deadline, slot)
         except RequestError as error:
             self.fill(slot, stream_refusal(slot.request_id, str(error)))
         else:

@@ -1,0 +1,149 @@
+"""Requests that look like one before: recognised by their bytes, decoded without parsing.
+
+A client that sends many requests of one shape sends the same bytes each time, but for the id and
+the raw contents. Those bytes, the head, were judged when they came first; what was found is
+kept as a plan. Later requests with an equal head are cut along field borders and become views on
+the message: nothing is parsed, checked twice or copied.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from service.inference.request import Key
+from service.rpc.served import ServedModel
+from service.tensors import BOOL, BYTES, Shape, Signature, Tensors, element_count
+
+_MAX_HEAD: Final = 4096  # bytes of a head that is kept
+_MAX_PLANS: Final = 512
+# Tags of ModelInferRequest's fields, all length-delimited, in the order in which they are written.
+_ID, _RAW = 0x1A, 0x3A
+_HEAD: Final = frozenset((0x0A, 0x12, 0x22, 0x2A, 0x32))
+
+
+class Cut(NamedTuple):
+    """A message cut along its fields. raws: start and end of each of the raw contents."""
+
+    head: bytes
+    request_id: bytes
+    raws: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInput:
+    """One input as the head declares it. size: bytes of its contents."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: Shape
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a head was found to ask for."""
+
+    served: ServedModel
+    inputs: tuple[PlannedInput, ...]
+    outputs: tuple[str, ...]
+    rows: int
+    key: Key
+    priority: int
+    timeout_us: int
+
+    def decode(self, message: bytes, cut: Cut) -> Tensors | None:
+        """Return the inputs as views on message; None if a size is not what the head says."""
+        raws = cut.raws
+        if len(raws) != len(self.inputs):
+            return None
+        arrays: Tensors = {}
+        for entry, (start, end) in zip(self.inputs, raws, strict=True):
+            if end - start != entry.size:
+                return None
+            flat = np.frombuffer(message, entry.dtype, element_count(entry.shape), start)
+            arrays[entry.name] = flat.reshape(entry.shape)
+        return arrays
+
+
+class Plans:
+    """The plans of all models, by head. Forgotten whenever the set of served versions changes."""
+
+    def __init__(self) -> None:
+        self._plans: dict[bytes, Plan] = {}
+        self._generation = -1
+
+    def get(self, head: bytes, generation: int) -> Plan | None:
+        """Return the plan of a head that was judged under this generation of the manager."""
+        if generation != self._generation:
+            self._plans.clear()
+            self._generation = generation
+        return self._plans.get(head)
+
+    def keep(self, head: bytes, plan: Plan) -> None:
+        """Remember what a head was found to ask for."""
+        if len(head) <= _MAX_HEAD:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[head] = plan
+
+
+def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for every request
+    """Cut a serialised ModelInferRequest; None if it is not written as libraries write it.
+
+    What is cut is not judged: a head is only good for looking up a plan.
+    """
+    at, end, last = 0, len(message), 0
+    id_at = id_start = id_end = 0
+    head_end = -1
+    raws: list[tuple[int, int]] = []
+    while at + 1 < end:
+        tag, length, start = message[at], message[at + 1], at + 2
+        if length > 0x7F:
+            length &= 0x7F
+            shift = 7
+            while start < end and shift < 35:
+                byte = message[start]
+                start += 1
+                length |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    break
+            else:
+                return None
+        stop = start + length
+        if tag < last or stop > end:
+            return None
+        if tag == _RAW:
+            if head_end < 0:
+                head_end = at
+            raws.append((start, stop))
+        elif tag == _ID:
+            if last == _ID:
+                return None
+            id_at, id_start, id_end = at, start, stop
+        elif tag not in _HEAD:
+            return None
+        last, at = tag, stop
+    if at != end or head_end < 0:
+        return None
+    head = message[:id_at] + message[id_end:head_end] if id_end else message[:head_end]
+    return Cut(head, message[id_start:id_end], raws)
+
+
+def planned_inputs(
+    signature: Signature, inputs: Tensors, names: list[str]
+) -> tuple[PlannedInput, ...] | None:
+    """Return how the inputs of a judged request are decoded again; None if they cannot be.
+
+    names: in the order of the request. BOOL and BYTES are not views on a message.
+    """
+    planned = []
+    for name in names:
+        spec = signature.input(name)
+        if spec is None or spec.datatype in (BOOL, BYTES):
+            return None
+        shape = inputs[name].shape
+        size = element_count(shape) * spec.datatype.itemsize
+        planned.append(PlannedInput(name, spec.datatype.numpy, shape, size))
+    return tuple(planned)
