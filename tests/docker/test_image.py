@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from service.pb import health_pb2
-from service.tensors import FP32
+from service.tensors import FP32, INT64
 from tests.support import models, requests
 from tests.support.stub import Stub
 
@@ -54,9 +54,10 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a repository of one model that any user may read."""
+    """Write a repository that any user may read."""
     root = tmp_path_factory.mktemp("models")
     models.publish(root, "plus_two", models.add_constant(2.0))
+    models.publish(root, "slow", models.slow(512))
     for path in (root, *root.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return root
@@ -146,6 +147,18 @@ def test_stop_ends_it_with_code_0(image: str, repository: Path) -> None:
         docker("stop", "--time", "60", container)
         state = json.loads(docker("inspect", "--format", "{{json .State}}", container))
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+
+
+def test_stop_answers_what_is_in_flight(image: str, repository: Path) -> None:
+    """A request that runs when `docker stop` comes is still answered."""
+    steps = np.array([[500]], np.int64)  # half a second and more
+    request = requests.raw_request("slow", requests.one(INT64, steps))
+    with serving(image, f"{repository}:/models:ro") as (container, channel):
+        assert health(channel, "slow") == health_pb2.HealthCheckResponse.SERVING
+        future = Stub(channel).infer.future(request, timeout=_CALL_S)
+        docker("stop", "--time", "60", container)
+        assert requests.answer(future.result()).tolist() == [[500]]
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
 
 
 def test_default_command_becomes_healthy(image: str, repository: Path) -> None:
