@@ -1,0 +1,214 @@
+"""`penstock inspect`: a repository, one model, an .onnx file or a running server, described."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Final
+
+from service.app.loader import ModelLoader
+from service.cli.connection import add_tls_flags, credentials
+from service.cli.description import Description
+from service.cli.usage import UsageError
+from service.client import Client, RequestRefused
+from service.config import Settings
+from service.errors import ConfigError, LoadError
+from service.inference.model import Model
+from service.lifecycle.version_policy import served_versions
+from service.pb.grpc_service_pb2 import ModelMetadataResponse, ModelStatistics
+from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.repository.layout import ModelSource, Repository, VersionSource
+from service.repository.manifest import Manifest, check_files, read_manifest
+from service.tensors import BY_WIRE, Signature, TensorSpec
+
+_CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
+_READY: Final = "READY"
+_FAILED: Final = ("FAILED", "UNAVAILABLE")  # from files, and as RepositoryIndex says it
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is described, and how."""
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="repository, directory of one model or .onnx file; with --live: name of a model",
+    )
+    parser.add_argument("--live", metavar="ADDRESS", help="describe a running server instead")
+    parser.add_argument("--json", action="store_true", help="write JSON, a list of versions")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)"
+    )
+    add_tls_flags(parser)
+    parser.epilog = "exit code: 0 all is well, 1 a version failed or no server answers, 2 usage"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Describe the target. Raises UsageError, RepositoryError, ClientError."""
+    if arguments.live:
+        descriptions = _of_server(arguments)
+    elif arguments.target:
+        descriptions = _of_files(Path(arguments.target), arguments.device)
+    else:
+        raise UsageError("nothing to inspect: give TARGET, or --live HOST:PORT")
+    if arguments.json:
+        print(json.dumps([each.to_json() for each in descriptions], indent=2))  # noqa: T201
+    else:
+        print("\n\n".join(each.to_text() for each in descriptions))  # noqa: T201
+    return 1 if any(each.state in _FAILED for each in descriptions) else 0
+
+
+def batching_of(model: Model, config: ModelConfig | None, manifest: Manifest | None) -> str:
+    """Return whether a loaded version batches, up to how many rows, and who says so."""
+    yes = f"up to {model.config.max_batch_size} rows: "
+    if config is not None and (config.max_batch_size > 0 or config.input or config.output):
+        if model.signature.batched:
+            return yes + "config.pbtxt says so"
+        return "no: config.pbtxt says max_batch_size 0"
+    if manifest is not None:
+        if model.signature.batched:
+            return yes + "proved by the exporter (manifest.json)"
+        return "no: exported without a batch (manifest.json)"
+    if model.signature.batched:
+        return yes + "axis 0 has one name in all tensors, and rows of a batch equal the rows alone"
+    return "no: " + _obstacle(model)
+
+
+def _obstacle(model: Model) -> str:
+    for spec in (*model.signature.inputs, *model.signature.outputs):
+        if not spec.shape:
+            return f"'{spec.name}' has no axis"
+        if spec.shape[0] >= 0:
+            return f"axis 0 of '{spec.name}' is fixed at {spec.shape[0]}"
+    unproved = [note for note in model.notes if "batch" in note]
+    return unproved[0] if unproved else "axis 0 has not one name in all tensors"
+
+
+def _of_files(path: Path, device: str) -> list[Description]:
+    # The description says all that the log would.
+    logging.getLogger("service").addHandler(logging.NullHandler())
+    loader = ModelLoader(Settings(str(path), device=device))
+    return [
+        description
+        for source in Repository(path).scan()
+        for description in _of_source(loader, source)
+    ]
+
+
+def _of_source(loader: ModelLoader, source: ModelSource) -> list[Description]:
+    try:
+        config = loader.read_config(source)
+    except ConfigError as error:
+        return [Description(source.name, "", "FAILED", str(error))]
+    if not source.versions:
+        reason = f"{source.directory}: no version (VERSION/model.onnx) in it"
+        return [Description(source.name, "", "FAILED", reason)]
+    policy = config.version_policy if config is not None else None
+    wanted = served_versions(policy, [version.version for version in source.versions])
+    left_out = (
+        f"version_policy serves {wanted}"
+        if policy is not None and policy.WhichOneof("policy_choice")
+        else "only the newest is served; version_policy in config.pbtxt says otherwise"
+    )
+    return [
+        _of_version(loader, version, config)
+        if version.version in wanted
+        else Description(source.name, str(version.version), "NOT SERVED", left_out)
+        for version in source.versions
+    ]
+
+
+def _of_version(
+    loader: ModelLoader, source: VersionSource, config: ModelConfig | None
+) -> Description:
+    version = str(source.version)
+    try:
+        manifest = None if source.file is not None else read_manifest(source.directory)
+        digests = _digests(source, manifest)
+        model = loader.load(source, config)
+    except LoadError as error:
+        return Description(source.model, version, "FAILED", str(error))
+    model.close(_CLOSE_S)
+    return Description(
+        source.model,
+        version,
+        _READY,
+        signature=model.signature,
+        max_batch_size=model.config.max_batch_size,
+        batching=batching_of(model, config, manifest),
+        provider=model.provider,
+        size_bytes=model.size_bytes,
+        digests=digests,
+        manifest=manifest,
+        config=model.config,
+    )
+
+
+def _digests(source: VersionSource, manifest: Manifest | None) -> str:
+    if manifest is None:
+        return "none: there is no manifest.json"
+    check_files(source.directory, manifest)
+    return f"ok ({len(manifest.files)} files)"
+
+
+def _of_server(arguments: argparse.Namespace) -> list[Description]:
+    with Client(
+        arguments.live, credentials=credentials(arguments), server_name=arguments.tls_name
+    ) as client:
+        entries = [entry for entry in client.index() if arguments.target in (None, "", entry.name)]
+        if not entries:
+            raise UsageError(f"the server at {arguments.live} has no model '{arguments.target}'")
+        return [
+            _of_ready(client, entry.name, entry.version)
+            if entry.state == _READY
+            else Description(entry.name, entry.version, entry.state, entry.reason)
+            for entry in entries
+        ]
+
+
+def _of_ready(client: Client, name: str, version: str) -> Description:
+    try:
+        metadata = client.model_metadata(name, version)
+        config = client.model_config(name, version)
+        statistics = client.statistics(name, version)
+    except RequestRefused as error:  # swapped out since the index was read
+        return Description(name, version, "UNAVAILABLE", str(error))
+    rows = config.max_batch_size
+    kinds = {ModelInstanceGroup.Kind.Name(group.kind)[5:] for group in config.instance_group}
+    return Description(
+        name,
+        version,
+        _READY,
+        signature=_signature(metadata, batched=rows > 0),
+        max_batch_size=rows,
+        batching=f"up to {rows} rows" if rows else "no",
+        provider=", ".join(sorted(kinds)),
+        config=config,
+        statistics=_means(statistics[0]) if statistics else {},
+    )
+
+
+def _signature(metadata: ModelMetadataResponse, *, batched: bool) -> Signature:
+    inputs, outputs = (
+        tuple(
+            TensorSpec(tensor.name, BY_WIRE[tensor.datatype], tuple(tensor.shape))
+            for tensor in tensors
+        )
+        for tensors in (metadata.inputs, metadata.outputs)
+    )
+    return Signature(inputs, outputs, batched)
+
+
+def _means(statistics: ModelStatistics) -> dict[str, float]:
+    """Return the means of a version: over requests, and rows over executions."""
+    sums = statistics.inference_stats
+    compute_ns = sums.compute_input.ns + sums.compute_infer.ns + sums.compute_output.ns
+    return {
+        "requests": sums.success.count,
+        "failed": sums.fail.count,
+        "rows": statistics.inference_count,
+        "executions": statistics.execution_count,
+        "mean_batch_rows": statistics.inference_count / max(1, statistics.execution_count),
+        "mean_queue_us": sums.queue.ns / max(1, sums.queue.count) / 1e3,
+        "mean_compute_us": compute_ns / max(1, sums.success.count) / 1e3,
+    }
