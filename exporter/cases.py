@@ -13,6 +13,7 @@ import torch
 from exporter.errors import ConversionFailed, UsageError
 from exporter.inputs import BATCH, Input, Inputs, call
 from exporter.outputs import flatten
+from exporter.translate import explain_failure
 from service.tensors import BOOL, Array, Tensors
 
 _SMALL_BATCHES: Final = (1, 2, 3)  # 1 may be broadcast, 2 may be the example, 3 is neither
@@ -107,10 +108,11 @@ def _run(
     try:
         returned = call(module, inputs, tensors)
     except Exception as error:  # whatever forward raises
-        raise ConversionFailed(
-            f"the module itself fails at {_sizes(size)}: {type(error).__name__}: {error}; if it "
-            "only runs at the size of the example, say --no-batch (batch=False)",
-        ) from error
+        way_out = (
+            "If it only runs at the size of the example, say --no-batch (batch=False); if it "
+            "refuses random values, give their range: NAME:TYPE[...]=LOW..HIGH (ranges=)."
+        )
+        raise ConversionFailed(explain_failure(error, f"at {_sizes(size)}", way_out)) from error
     found = [tensor for _, tensor in flatten(returned)]
     if len(found) != len(output_names):
         raise ConversionFailed(

@@ -4,15 +4,17 @@ Free axes are given as strings: those raise when the module fixes the axis, wher
 would silently pin it and `Dim.AUTO` would declare an axis free that is not.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Final
 
 import torch
 
 from exporter.errors import ConversionFailed
+from exporter.guards import Guard, recorded_guards
 from exporter.inputs import Inputs, arrange
 from exporter.translate import explain
 
@@ -28,8 +30,9 @@ def convert(
     user's code and a way out.
     """
     positional, keywords = arrange(inputs, [item.example for item in inputs])
+    guards: list[Guard] = []
     try:
-        with _quiet():
+        with _quiet(), recorded_guards() as guards:
             program = torch.onnx.export(
                 module,
                 positional,
@@ -42,7 +45,7 @@ def convert(
                 dynamic_shapes=_dynamic_shapes(inputs),
             )
     except Exception as error:  # any error of the user's forward passes through torch
-        raise ConversionFailed(explain(error, inputs)) from error
+        raise ConversionFailed(explain(error, inputs, guards)) from error
     if program is None:
         raise ConversionFailed("torch.onnx.export returned no program")
     _check_opset(program, opset)
@@ -74,7 +77,8 @@ def _quiet() -> Iterator[None]:
     """Silence what torch says while it converts: nothing there is for the user to act on."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    sink = io.StringIO()  # some of it is printed, past every logger
+    with warnings.catch_warnings(), redirect_stdout(sink), redirect_stderr(sink):
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:

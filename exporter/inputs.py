@@ -178,7 +178,7 @@ def _tensor(argument: str, value: Any) -> torch.Tensor:
         value = torch.from_numpy(np.array(value, order="C"))
     if not isinstance(value, torch.Tensor):
         raise UsageError(
-            f"example input '{argument}' is a {type(value).__name__}; only tensors can be inputs "
+            f"example input '{argument}' is of type {type(value).__name__}; only tensors can be inputs "
             "of a served model: make the value an attribute of the module, or wrap the module in "
             "one whose forward takes one tensor an argument",
         )

@@ -78,6 +78,6 @@ def _children(prefix: str, value: Any) -> list[tuple[str, Any]]:
         return [(f"{start}{index}", item) for index, item in enumerate(value)]
     where = f"as '{prefix}'" if prefix else "from forward"
     raise ConversionFailed(
-        f"forward returned a {type(value).__name__} {where}; a served model returns tensors only: "
+        f"forward returned {type(value).__name__} {where}; a served model returns tensors only: "
         "leave it out, or make it a tensor with a batch axis",
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch
 from exporter.cases import Case, make_cases
 from exporter.check import check_file, check_signature
 from exporter.convert import convert
-from exporter.errors import UsageError
+from exporter.errors import ConversionFailed, UsageError
 from exporter.evaluation import evaluating
 from exporter.golden import choose_pairs, write_golden
 from exporter.inputs import Examples, Inputs, bind_inputs, call
@@ -26,6 +26,7 @@ from exporter.publish import publish, staging
 from exporter.session import Session
 from exporter.shapes import correct_outputs
 from exporter.strip import strip
+from exporter.translate import explain_failure
 from exporter.weights import digest, refuse_nan
 from service import __version__
 from service.errors import listed
@@ -106,6 +107,7 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     WeightsError or PublishFailed. Then nothing was published.
     """
     say = progress or (lambda _line: None)
+    module = getattr(module, "_orig_mod", module)  # torch.compile wraps what can be captured
     _check_numbers(max_batch_size, opset, version)
     inputs = bind_inputs(
         module, example_inputs, names=input_names, batch=batch, dynamic_axes=dynamic_axes
@@ -114,8 +116,7 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     refuse_nan(module.state_dict())
     with staging(Path(repository), name) as stage:
         with evaluating(module):
-            returned = call(module, inputs, [item.example for item in inputs])
-            outputs = name_outputs(returned, inputs, output_names)
+            outputs = name_outputs(_try_example(module, inputs), inputs, output_names)
             say("converting to ONNX")
             program = convert(module, inputs, outputs, opset)
             say("running the module at every size that is to be proved")
@@ -154,6 +155,16 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
             source=origin,
         )
         return ExportResult(*publish(stage, manifest, version))
+
+
+def _try_example(module: torch.nn.Module, inputs: Inputs) -> Any:
+    """Return what forward makes of the example; raise ConversionFailed if it fails."""
+    try:
+        return call(module, inputs, [item.example for item in inputs])
+    except Exception as error:  # whatever forward raises
+        way_out = "Do the example inputs have the shape and type that forward expects?"
+        situation = "with the example inputs"
+        raise ConversionFailed(explain_failure(error, situation, way_out)) from error
 
 
 def _check_numbers(max_batch_size: int, opset: int, version: int | None) -> None:

@@ -138,7 +138,7 @@ def _line(where: str, name: str, found: Difference) -> list[str]:
 
 
 def _table(first: str, rows: Sequence[Sequence[str]]) -> str:
-    shown = 12  # enough to see the pattern
+    shown = 8  # enough to see the pattern
     text = table((first, "output", "max abs", "max rel", "allowed", "first at"), rows[:shown])
     more = len(rows) - shown
     return text + (f"\n  and {more} more" if more > 0 else "")

@@ -4,12 +4,13 @@ torch wraps them in banners of several pages; what matters is at the bottom of t
 """
 
 import re
-import sysconfig
 import traceback
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
+from exporter.guards import Guard
 from exporter.inputs import Inputs
+from exporter.user_code import deepest_line, is_users
 
 _FIXED_AXIS: Final = re.compile(
     r"inferred a static shape of (?P<extent>\d+) for dimension "
@@ -19,26 +20,44 @@ _NO_OPERATOR: Final = re.compile(r"No ONNX function found for <OpOverload\(op='(
 _AT_NODE: Final = re.compile(r"Error when translating node %(\w+)")
 _FRAME: Final = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<code>.+)')
 _MAX_CAUSE: Final = 400  # characters of a cause that is not known
-_LIBRARIES: Final = (
-    sysconfig.get_path("purelib"),
-    sysconfig.get_path("stdlib"),
-    str(Path(__file__).resolve().parent),
-)
 
 
-def explain(error: BaseException, inputs: Inputs) -> str:
-    """Return what went wrong in a conversion, where, and what to do."""
+def explain(error: BaseException, inputs: Inputs, guards: Sequence[Guard]) -> str:
+    """Return what went wrong in a conversion, where, and what to do.
+
+    guards: what torch assumed of free axes before it gave up.
+    """
     chain = _chain(error)
     text = "\n".join(str(link) for link in chain)
-    cause, way_out = _cause(text, chain[-1], inputs)
-    line = _user_line(chain, text)
+    fixed = _FIXED_AXIS.search(text)
+    if fixed:
+        cause, way_out = _fixed_axis(fixed, inputs)
+        line = _guard_line(guards, fixed["extent"])
+    else:
+        cause, way_out = _cause(text, chain[-1])
+        line = _user_line(chain, text)
+    return _laid_out(cause, line, way_out)
+
+
+def explain_failure(error: Exception, situation: str, way_out: str) -> str:
+    """Return what the user's own forward raised, where, and what to do."""
+    line = deepest_line(traceback.extract_tb(error.__traceback__))
+    cause = f"the module itself fails {situation}: {type(error).__name__}: {_short(error)}"
+    return _laid_out(cause, line, way_out)
+
+
+def _laid_out(cause: str, line: str, way_out: str) -> str:
     return cause + (f"\n  at {line}" if line else "") + f"\n  {way_out}"
 
 
-def _cause(text: str, last: BaseException, inputs: Inputs) -> tuple[str, str]:
-    fixed = _FIXED_AXIS.search(text)
-    if fixed:
-        return _fixed_axis(fixed, inputs)
+def _guard_line(guards: Sequence[Guard], extent: str) -> str:
+    """Return the line that fixed an axis to this extent, else the first that fixed anything."""
+    equalities = [guard for guard in guards if guard.line and "Eq(" in guard.text]
+    exact = [guard for guard in equalities if re.search(rf"Eq\(\w+, {extent}\)", guard.text)]
+    return next((guard.line for guard in (*exact, *equalities)), "")
+
+
+def _cause(text: str, last: BaseException) -> tuple[str, str]:
     if "data-dependent" in text:
         return (
             (
@@ -96,17 +115,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _user_line(chain: list[BaseException], text: str) -> str:
     """Return "FILE:LINE: CODE" of the last line of the user's own code, "" if none is known."""
     for link in reversed(chain):
-        for frame in reversed(traceback.extract_tb(link.__traceback__)):
-            if _is_users(frame.filename) and frame.name == "forward":
-                return f"{frame.filename}:{frame.lineno}: {frame.line}"
+        line = deepest_line(traceback.extract_tb(link.__traceback__))
+        if line:
+            return line
     for match in reversed(list(_FRAME.finditer(text))):
-        if _is_users(match["file"]):
+        if is_users(match["file"]):
             return f"{match['file']}:{match['line']}: {match['code'].strip()}"
     return ""
-
-
-def _is_users(file: str) -> bool:
-    return not file.startswith(_LIBRARIES) and not file.startswith("<")
 
 
 def _short(error: BaseException) -> str:

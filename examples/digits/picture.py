@@ -45,7 +45,7 @@ def _draw_training(figure: Any, history: Sequence[Epoch]) -> None:
     accuracy_axes.legend(loc="lower right", frameon=False)
     accuracy_axes.set_title(f"held out at the end: {history[-1].test_accuracy:.4f}", fontsize=10)
     loss_axes.plot(epochs, [e.loss for e in history], color=_BLUE)
-    loss_axes.set_yscale("log")
+    loss_axes.set_ylim(bottom=0)
     loss_axes.set_ylabel(r"cross-entropy $+\ \lambda R(w)$")
     loss_axes.set_xlabel("epoch")
     for axes in (accuracy_axes, loss_axes):

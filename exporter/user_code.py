@@ -1,0 +1,33 @@
+"""Which line of the user's own code something happened at: not one of torch's, not one of ours."""
+
+import sysconfig
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_LIBRARIES: Final = (
+    sysconfig.get_path("purelib"),
+    sysconfig.get_path("platlib"),
+    sysconfig.get_path("stdlib"),
+    str(Path(__file__).resolve().parent),
+)
+
+
+def is_users(file: str) -> bool:
+    """Tell whether a source file is neither a library's nor the exporter's."""
+    return not file.startswith((*_LIBRARIES, "<"))
+
+
+def deepest_line(frames: Iterable[traceback.FrameSummary]) -> str:
+    """Return "FILE:LINE: CODE" of the innermost frame of the user's inside a forward, or "".
+
+    What called the exporter is the user's too, but not what went wrong.
+    """
+    found = ""
+    is_in_forward = False
+    for frame in frames:
+        is_in_forward = is_in_forward or frame.name == "_call_impl"
+        if is_in_forward and is_users(frame.filename):
+            found = f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return found
