@@ -14,6 +14,7 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 CLIENTS := .venv-clients/.installed
 NODE_CLIENTS := .tools/node/.installed
+PERF := .tools/perf/.installed
 GRPCURL := .tools/bin/grpcurl-$(GRPCURL_VERSION)
 TYPED := service exporter examples tests tools
 # No request to a package index beyond what an install needs, and no questions.
@@ -49,10 +50,10 @@ fmt: $(SETUP)  ## Format the code and mend what ruff can mend
 proto: $(SETUP)  ## Generate service/pb from protos/
 	$(BIN)/python tools/generate_stubs.py
 
-image: README.md  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
+image:  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
 	DOCKER_BUILDKIT=1 docker build -t $(IMAGE) $(IMAGE_ARGS) .
 
-tools: $(CLIENTS) $(GRPCURL) $(NODE_CLIENTS)  ## Install the foreign clients: tritonclient, grpcurl, buf, grpc-js
+tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS)  ## Install the clients of others that the tests use
 
 clean:  ## Remove what was installed and built; models and pictures stay
 	rm -rf .venv .venv-clients .tools build dist *.egg-info
@@ -70,6 +71,11 @@ $(SETUP): pyproject.toml constraints.txt
 $(CLIENTS): tests/foreign/requirements.txt
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+$(PERF): tests/foreign/perf_analyzer.txt
+	$(PYTHON) -m venv .tools/perf
+	.tools/perf/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
 # Not `npm ci`: the lock file has buf for Linux only, which `npm ci` takes for out of date.

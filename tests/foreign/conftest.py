@@ -5,6 +5,7 @@ Where CI is set, a missing client is a failure; elsewhere it is a skip that says
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -64,14 +65,27 @@ def node() -> list[str]:
     return ["env", f"NODE_PATH={modules.parent}", program]
 
 
+@pytest.fixture(scope="session")
+def perf_analyzer() -> list[str]:
+    """Find perf_analyzer and what it loads, as the start of a command."""
+    environment = ROOT / ".tools" / "perf"
+    program = str(_installed(environment / "bin" / "perf_analyzer"))
+    (libraries,) = environment.glob("lib/python*/site-packages/nvidia/cuda_runtime/lib")
+    command = ["env", f"LD_LIBRARY_PATH={libraries}", program]
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    if "error while loading" in version.stderr:
+        _missing(version.stderr.strip(), "install it (Debian: libb64-0d)")
+    return command
+
+
 def _installed(path: Path) -> Path:
     if not path.exists():
         _missing(f"{path.relative_to(ROOT)} is not there")
     return path
 
 
-def _missing(what: str) -> NoReturn:
-    reason = f"{what}: run `make tools`"
+def _missing(what: str, remedy: str = "run `make tools`") -> NoReturn:
+    reason = f"{what}: {remedy}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,0 +1,58 @@
+"""NVIDIA's perf_analyzer, a C++ client, against Penstock.
+
+It reads metadata, configuration and statistics before and after it sends, crashes on answers that
+lack a raw tensor, and waits for ever for one without its id.
+"""
+
+import re
+import subprocess
+
+import pytest
+
+_REQUESTS = 200
+_RUN_S = 60.0
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        pytest.param(1, ["-m", "simple"], id="blocking"),
+        pytest.param(4, ["-m", "simple", "-b", "4", "--async"], id="async-batches"),
+        pytest.param(1, ["-m", "simple", "--async", "--streaming"], id="stream"),
+        pytest.param(1, ["-m", "simple", "--grpc-compression-algorithm", "gzip"], id="gzip"),
+        pytest.param(
+            1,
+            ["-m", "identity_bytes", "--shape", "X:4", "--string-length", "16"],
+            id="bytes",
+        ),
+        pytest.param(1, ["-m", "identity_fp16", "--shape", "X:64"], id="fp16"),
+    ],
+)
+def test_perf_analyzer(
+    rows: int, options: list[str], perf_analyzer: list[str], address: str
+) -> None:
+    """Every request is answered, and the server's statistics count what the client has sent."""
+    run = subprocess.run(
+        [
+            *perf_analyzer,
+            *("--service-kind", "triton", "-i", "grpc", "-u", address),
+            *("--request-count", str(_REQUESTS), "--concurrency-range", "4"),
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=_RUN_S,
+        check=False,
+    )
+    assert (run.returncode, run.stderr.strip()) == (0, ""), run.stdout
+    assert number("Request count", run.stdout) == _REQUESTS
+    assert number("Successful request count", run.stdout) == _REQUESTS
+    assert number("Inference count", run.stdout) == _REQUESTS * rows
+
+
+def number(name: str, report: str) -> int:
+    """Return what the report says of a count."""
+    found = re.search(rf"^\s*{name}: (\d+)$", report, re.MULTILINE)
+    assert found, report
+    return int(found[1])
