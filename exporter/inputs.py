@@ -178,9 +178,9 @@ def _tensor(argument: str, value: Any) -> torch.Tensor:
         value = torch.from_numpy(np.array(value, order="C"))
     if not isinstance(value, torch.Tensor):
         raise UsageError(
-            f"example input '{argument}' is of type {type(value).__name__}; only tensors can be inputs "
-            "of a served model: make the value an attribute of the module, or wrap the module in "
-            "one whose forward takes one tensor an argument",
+            f"example input '{argument}' is of type {type(value).__name__}; only tensors can be "
+            "inputs of a served model: make the value an attribute of the module, or wrap the "
+            "module in one whose forward takes one tensor an argument",
         )
     # A view with strides of its own breaks the conversion of recurrent layers.
     return value.detach().contiguous().clone()

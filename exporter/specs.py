@@ -5,6 +5,7 @@ number, a name (free, any size) or NAME=SIZE (free, of this size in the example)
 """
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +88,11 @@ def check_batches(specs: Sequence[InputSpec], *, batch: bool) -> None:
 def read_samples(path: Path) -> Tensors:
     """Return the arrays of a .npz file by name. Raises UsageError; unpickles nothing."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.lib.npyio.NpzFile):
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            with archive:
                 return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"--sample {path}: cannot be read: {error}") from error
     raise UsageError(f"--sample {path}: holds one array; expected .npz with one for each input")
 

@@ -5,6 +5,7 @@ fall-back to an unsafe load.
 """
 
 import hashlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +94,9 @@ def _read_torch(path: Path) -> Any:
     if is_zip:
         _refuse_programs(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on protocols that it then refuses in its own words
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise _refusal(path, is_zip=is_zip) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -104,6 +107,8 @@ def _refuse_programs(path: Path) -> None:
     """Refuse TorchScript and torch.export archives: loading either can run what is in it."""
     with zipfile.ZipFile(path) as archive:
         members = [name.partition("/")[2] for name in archive.namelist()]
+    if not members:
+        raise WeightsError(f"{path}: not a PyTorch checkpoint: an archive with nothing in it")
     if any(name.startswith("code/") for name in members):
         raise UnsafeArtefact(
             f"{path}: a TorchScript program, not a state dict; save the weights with "
