@@ -7,7 +7,10 @@ lack a raw tensor, and waits for ever for one without its id.
 import re
 import subprocess
 
+import grpc
 import pytest
+
+from tests.support.stub import Stub
 
 _REQUESTS = 200
 _RUN_S = 60.0
@@ -33,12 +36,25 @@ def test_perf_analyzer(
     rows: int, options: list[str], perf_analyzer: list[str], address: str
 ) -> None:
     """Every request is answered, and the server's statistics count what the client has sent."""
+    model = options[1]
+    with grpc.insecure_channel(address) as channel:
+        before = Stub(channel).stats_of(model)
+        report = measure([*perf_analyzer, "-u", address, *options])
+        after = Stub(channel).stats_of(model)
+    assert number("Request count", report) == _REQUESTS
+    assert after.inference_stats.success.count - before.inference_stats.success.count == _REQUESTS
+    assert after.inference_count - before.inference_count == _REQUESTS * rows
+    # Its own look at the statistics begins when the first requests may have been answered.
+    assert 0 < number("Successful request count", report) <= _REQUESTS
+
+
+def measure(command: list[str]) -> str:
+    """Let perf_analyzer send its requests, four at a time, and return its report."""
     run = subprocess.run(
         [
-            *perf_analyzer,
-            *("--service-kind", "triton", "-i", "grpc", "-u", address),
+            *command,
+            *("--service-kind", "triton", "-i", "grpc"),
             *("--request-count", str(_REQUESTS), "--concurrency-range", "4"),
-            *options,
         ],
         capture_output=True,
         text=True,
@@ -46,9 +62,7 @@ def test_perf_analyzer(
         check=False,
     )
     assert (run.returncode, run.stderr.strip()) == (0, ""), run.stdout
-    assert number("Request count", run.stdout) == _REQUESTS
-    assert number("Successful request count", run.stdout) == _REQUESTS
-    assert number("Inference count", run.stdout) == _REQUESTS * rows
+    return run.stdout
 
 
 def number(name: str, report: str) -> int:
