@@ -4,7 +4,7 @@ Knows the wire (service.pb, service.tensors) and nothing of what serves it: any 
 Open Inference Protocol answers `infer`, any that has Triton's extensions the rest.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -158,13 +158,14 @@ class Client:
         version: str = "",
         deadline: float | None = None,
         window: int = 64,
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         """Send every element of inputs as a request of one stream; yield answers in order.
 
         At most `window` requests are unanswered or unread at a time, so inputs may be endless.
         inputs is iterated on another thread; what it raises is raised here after the answers to
         what it gave. deadline: seconds for the whole stream; None: none. A failed request is an
-        Answer with an error and the stream goes on. Raises ClientError if the stream breaks.
+        Answer with an error and the stream goes on; closing the generator cancels what is left.
+        Raises ClientError if the stream breaks.
         """
         requests = WindowedRequests(
             window, (self._request(model, version, each, outputs) for each in inputs)
