@@ -16,7 +16,7 @@ CLIENTS := .venv-clients/.installed
 NODE_CLIENTS := .tools/node/.installed
 PERF := .tools/perf/.installed
 GRPCURL := .tools/bin/grpcurl-$(GRPCURL_VERSION)
-TYPED := service exporter examples tests tools
+TYPED := service exporter examples tests tools benchmarks
 # No request to a package index beyond what an install needs, and no questions.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -32,7 +32,7 @@ setup: $(SETUP)  ## Install Penstock and everything to work on it into .venv
 demo: $(SETUP)  ## Train, export, verify and serve digits, and stream the test set through it
 	$(BIN)/python -m examples.digits.demo
 
-test: $(SETUP) tools  ## Run every test, also those with clients that nobody here wrote
+test: $(SETUP) tools  ## Run every test, also with clients of others (PYTEST_ARGS="-k stream" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(SETUP)  ## Formatting, lint, types, import borders, generated stubs, Dockerfile
