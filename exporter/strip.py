@@ -3,7 +3,7 @@
 torch writes the absolute path and the source line of every operation into the nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -17,13 +17,21 @@ def strip(model: ir.Model, name: str, properties: Mapping[str, str]) -> None:
     name: becomes the name of the graph. properties: model-level metadata, which every tool keeps.
     What is stamped depends on nothing but these, so that equal modules give equal bytes.
     """
-    ClearMetadataAndDocStringPass()(model)
+    ClearMetadataAndDocStringPass()(model)  # of graphs, nodes and functions, not of values
+    for graph in model.graphs():
+        for value in _values(graph):
+            value.metadata_props.clear()
+            value.doc_string = None
     model.metadata_props.clear()
-    model.meta.clear()
-    model.graph.metadata_props.clear()
     model.doc_string = None
-    model.graph.doc_string = None
     model.graph.name = name
     model.producer_name = "penstock"
     model.producer_version = __version__
     model.metadata_props.update(sorted(properties.items()))
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs

@@ -46,7 +46,7 @@ def test_a_single_tensor_takes_the_name_of_the_argument() -> None:
 )
 def test_examples_may_be_given_in_order_or_by_name(examples: object) -> None:
     """However the examples are given, each meets its argument."""
-    inputs = bind_inputs(TwoHeads(), examples)  # type: ignore[arg-type]
+    inputs = bind_inputs(TwoHeads(), examples)
     assert [(i.name, float(i.example.sum())) for i in inputs] == [("left", 0.0), ("right", 6.0)]
 
 
@@ -112,7 +112,7 @@ def test_examples_that_do_not_fit_are_refused(
 ) -> None:
     """What is wrong with an example is said in words."""
     with pytest.raises(UsageError, match=re.escape(text)):
-        bind_inputs(module, examples)  # type: ignore[arg-type]
+        bind_inputs(module, examples)
 
 
 @pytest.mark.parametrize(
