@@ -42,6 +42,7 @@ def fit_picture(where: str, contents: bytes, spec: TensorSpec) -> Array:
     where: what errors call it. contents: of the file. Floating inputs get 0 to 1, integers 0 to
     255. Raises UsageError if Pillow is missing or cannot read it, or the input is no picture.
     """
+    image = _read(where, contents)
     layout = layout_of(spec)
     if layout is None or spec.datatype in (BYTES, BOOL):
         raise UsageError(
@@ -49,7 +50,7 @@ def fit_picture(where: str, contents: bytes, spec: TensorSpec) -> Array:
             "which holds none: a square of grey pixels [N,784], [N,H,W], [N,1,H,W], [N,3,H,W] or "
             "[N,H,W,3] would"
         )
-    pixels = _pixels(where, contents, layout)
+    pixels = _pixels(image, layout)
     if spec.datatype in _FLOATING:
         pixels = (pixels / _WHITE).astype(np.float32)
     if layout.channel_axis == 0:
@@ -86,9 +87,9 @@ def _layout_of_one(shape: Shape) -> Layout | None:
     return None
 
 
-def _pixels(where: str, contents: bytes, layout: Layout) -> Array:
+def _pixels(image: "Image", layout: Layout) -> Array:
     """Return [height, width, channels] with values of 0 to 255."""
-    image = _read(where, contents).convert(_CHANNELS[layout.channels])
+    image = image.convert(_CHANNELS[layout.channels])
     size = (
         image.width if layout.width < 0 else layout.width,
         image.height if layout.height < 0 else layout.height,

@@ -17,7 +17,7 @@ import numpy as np
 
 from service.cli.images import fit_picture
 from service.cli.usage import UsageError
-from service.errors import dims, listed, shown
+from service.errors import dims, listed
 from service.tensors import BF16, BYTES, Array, Datatype, Tensors, TensorSpec
 
 STDIN: Final = "-"
@@ -102,7 +102,7 @@ def fit(path: str, value: Value, spec: TensorSpec) -> Array:
 
 
 def _where(path: str) -> str:
-    return "the standard input" if path == STDIN else shown(path)
+    return "the standard input" if path == STDIN else path
 
 
 def _from_numpy(contents: bytes) -> Contents:

@@ -102,10 +102,10 @@ def _metadata(client: Client, model: str, version: str) -> ModelMetadataResponse
     except RequestRefused as error:
         if error.code is not grpc.StatusCode.NOT_FOUND:
             raise
-        known = [
-            f"{entry.name} {entry.version}" for entry in client.index() if entry.state == "READY"
-        ]
-        raise RequestRefused(error.code, f"{error}; ready are {listed(known)}") from None
+        ready = [entry for entry in client.index() if entry.state == "READY"]
+        nearest = [entry for entry in ready if entry.name == model] or ready
+        known = listed([f"{entry.name} {entry.version}" for entry in nearest])
+        raise RequestRefused(error.code, f"{error}; ready are {known}") from None
 
 
 def _specs(tensors: Iterable[ModelMetadataResponse.TensorMetadata]) -> list[TensorSpec]:

@@ -22,7 +22,7 @@ from service.client import (
 from service.pb import grpc_service_pb2 as pb
 from service.tensors import DATATYPES, Array, Datatype
 from tests.support import models
-from tests.support.certificates import self_signed
+from tests.support.certificates import Authority
 from tests.support.servers import RunningServer, serve
 from tests.support.waiting import WAIT_S, eventually
 
@@ -129,16 +129,18 @@ def test_nobody_at_the_address() -> None:
 
 
 def test_tls_by_another_name(tmp_path: Path) -> None:
-    """With the CA and the name of the certificate the client gets through; without it does not."""
-    pem = self_signed(tmp_path, "penstock.example")
+    """A server is trusted by its CA under its names, and not under another one."""
+    authority = Authority(tmp_path, "ca")
+    pair = authority.sign("server")
     models.publish(tmp_path / "models", "mlp", models.mlp())
-    flags = ("--tls-certificate", str(pem.certificate), "--tls-key", str(pem.key))
-    trusted = grpc.ssl_channel_credentials(pem.certificate.read_bytes())
+    flags = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
+    trusted = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
     with serve(tmp_path / "models", *flags) as running:
-        with Client(running.address, credentials=trusted, server_name="penstock.example") as client:
-            assert client.infer("mlp", {"X": _ROW})["Y"].shape == (1, 10)
+        for name in ("", "localhost"):
+            with Client(running.address, credentials=trusted, server_name=name) as client:
+                assert client.infer("mlp", {"X": _ROW})["Y"].shape == (1, 10)
         with (
-            Client(running.address, credentials=trusted) as stranger,
+            Client(running.address, credentials=trusted, server_name="other.example") as stranger,
             pytest.raises(ServerUnreachable),
         ):
             stranger.metadata()
