@@ -158,7 +158,8 @@ class Server:
         timeout: seconds; None waits for ever, signals do not interrupt it. Empty after the
         time-out, and at once when the server is closed. Events of one call come in order.
         """
-    def reply_many(self, replies: Iterable[tuple[Call, bytes]]) -> None:
+    @staticmethod
+    def reply_many(replies: Iterable[tuple[Call, bytes]]) -> None:
         """Answer many calls with one wake-up of the network a connection.
 
         A unary call is finished with code 0; on a streaming call the message is sent and settles

@@ -176,6 +176,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.timer.as_mut().reset(earliest.into());
             }
         }
+        if let (true, Some(ping)) = (self.is_pinging, &mut self.ping) {
+            if ping.poll_pong(context).is_ready() {
+                self.is_pinging = false;
+                self.vigil.ponged();
+                self.timer.as_mut().reset(Instant::now().into()); // what is due now has changed
+            }
+        }
         while self.timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             self.expire(now);
@@ -197,12 +204,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             };
             let earliest = self.deadlines.first().map_or(due, |&(earliest, _)| earliest.min(due));
             self.timer.as_mut().reset(earliest.into());
-        }
-        if let (true, Some(ping)) = (self.is_pinging, &mut self.ping) {
-            if ping.poll_pong(context).is_ready() {
-                self.is_pinging = false;
-                self.vigil.ponged();
-            }
         }
         Poll::Pending
     }

@@ -88,7 +88,9 @@ impl Core {
         let connections = lock(&self.connections);
         let mailboxes: Vec<_> = connections.iter().map(|(_, one)| Arc::clone(one)).collect();
         drop(connections);
-        mailboxes.iter().for_each(|mailbox| mailbox.knock());
+        for mailbox in mailboxes {
+            mailbox.knock();
+        }
     }
 
     /// Calls in progress.

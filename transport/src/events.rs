@@ -63,7 +63,9 @@ impl Events {
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
-            events.drain(..).for_each(|event| event.call.forget());
+            for event in events.drain(..) {
+                event.call.forget();
+            }
             return;
         }
         state.queue.extend(events.drain(..));
@@ -107,7 +109,9 @@ impl Events {
         let dropped = std::mem::take(&mut state.queue);
         drop(state);
         self.arrived.notify_all();
-        dropped.iter().for_each(|event| event.call.forget());
+        for event in dropped {
+            event.call.forget();
+        }
     }
 
     fn wait<'a>(

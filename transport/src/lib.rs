@@ -29,6 +29,7 @@ mod meter;
 mod outbound;
 #[cfg(feature = "python")]
 mod python;
+mod scan;
 mod server;
 mod stream;
 mod sync;

@@ -10,7 +10,9 @@ use crate::meter::Metered;
 use crate::tls::{Reload, Tls};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,7 +34,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Bind an address, "host:port" or "unix:/path". A host name may stand for several.
+    /// Bind an address, `host:port` or `unix:/path`. A host name may stand for several.
     ///
     /// # Errors
     /// With a sentence that names the address.
@@ -160,12 +162,9 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 fn is_stale(path: &Path) -> bool {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
     let connected = std::os::unix::net::UnixStream::connect(path);
-    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        && std::os::unix::fs::FileTypeExt::is_socket(&match path.symlink_metadata() {
-            Ok(metadata) => metadata.file_type(),
-            Err(_) => return false,
-        })
+    is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn start(accepted: Accepted, core: &Arc<Core>, tls: Option<&Arc<Tls>>) {
@@ -207,7 +206,9 @@ impl Start {
     {
         let Some(acceptor) = acceptor else { return self.run(stream, None).await };
         let limit = self.core.limits.handshake_timeout;
-        let Ok(Ok(stream)) = timeout(limit, acceptor.accept(stream)).await else {
+        // Pinned here to be dropped, and the connection closed, after it has been counted.
+        let mut handshake = pin!(acceptor.accept(stream));
+        let Ok(Ok(stream)) = timeout(limit, handshake.as_mut()).await else {
             self.core.counters.count(Counter::RefusedHandshakes);
             return;
         };
@@ -232,7 +233,8 @@ impl Start {
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .max_local_error_reset_streams(Some(LOCAL_RESETS))
             .handshake(stream);
-        let Ok(Ok(http)) = timeout(limits.handshake_timeout, handshake).await else {
+        let mut handshake = pin!(handshake);
+        let Ok(Ok(http)) = timeout(limits.handshake_timeout, handshake.as_mut()).await else {
             core.counters.count(Counter::RefusedHandshakes);
             return;
         };

@@ -1,11 +1,9 @@
 //! A byte stream that is watched: how much passes, when the peer last said something, and which
-//! HTTP/2 frames it sends that cost it nothing and the server something.
-//!
-//! h2 bounds the memory that such frames can take; their rate is bounded here. Only the nine bytes
-//! of each frame header are looked at.
+//! HTTP/2 frames it sends (`scan`).
 
 use crate::counters::{Counter, Counters};
 use crate::limits::Limits;
+use crate::scan::Scanner;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,15 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-const PREFACE: usize = 24; // RFC 9113 section 3.4
-const FRAME_HEADER: usize = 9; // RFC 9113 section 4.1
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const ACK: u8 = 1;
-const PING_STRIKES: u32 = 2; // as gRPC's servers: the third ping in too short a time is too many
 
 /// What the watcher of a connection tells its task.
 #[derive(Debug)]
@@ -138,166 +127,5 @@ impl<S> Metered<S> {
             self.counters.add(Counter::BytesOut, *written as u64);
         }
         polled
-    }
-}
-
-/// Finds the frame headers in what a peer sends and counts the cheap ones.
-struct Scanner {
-    skip: usize,
-    header: [u8; FRAME_HEADER],
-    have: usize,
-    resets: Allowance,
-    control: Allowance,
-    min_ping_interval: Option<Duration>,
-    last_ping: Option<Instant>,
-    strikes: u32,
-}
-
-impl Scanner {
-    fn new(limits: &Limits, now: Instant) -> Self {
-        Self {
-            skip: PREFACE,
-            header: [0; FRAME_HEADER],
-            have: 0,
-            resets: Allowance::new(limits.resets_per_second, now),
-            control: Allowance::new(limits.control_frames_per_second, now),
-            min_ping_interval: limits.min_ping_interval,
-            last_ping: None,
-            strikes: 0,
-        }
-    }
-
-    /// False: the peer has gone over a limit.
-    fn accept(&mut self, mut bytes: &[u8], now: Instant, answered: &AtomicBool) -> bool {
-        let mut within = true;
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = bytes.split_at(skipped).1;
-            let taken = bytes.len().min(FRAME_HEADER - self.have);
-            let (part, rest) = bytes.split_at(taken);
-            for (slot, byte) in self.header.iter_mut().skip(self.have).zip(part) {
-                *slot = *byte;
-            }
-            self.have += taken;
-            bytes = rest;
-            if self.have == FRAME_HEADER {
-                self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.header;
-                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                within &= self.allow(kind, flags, now, answered);
-            }
-        }
-        within
-    }
-
-    fn allow(&mut self, kind: u8, flags: u8, now: Instant, answered: &AtomicBool) -> bool {
-        match kind {
-            RST_STREAM => self.resets.take(now),
-            PING if flags & ACK == 0 => self.allow_ping(now, answered) && self.control.take(now),
-            SETTINGS if flags & ACK == 0 => self.control.take(now),
-            PRIORITY => self.control.take(now),
-            _ => true,
-        }
-    }
-
-    fn allow_ping(&mut self, now: Instant, answered: &AtomicBool) -> bool {
-        let Some(interval) = self.min_ping_interval else { return true };
-        let last = self.last_ping.replace(now);
-        if answered.swap(false, Ordering::Relaxed) {
-            self.strikes = 0;
-        } else if last.is_some_and(|last| now.duration_since(last) < interval) {
-            self.strikes += 1;
-        }
-        self.strikes <= PING_STRIKES
-    }
-}
-
-/// So many a second, a second's worth at once.
-struct Allowance {
-    per_second: u32,
-    left: f64,
-    filled: Instant,
-}
-
-impl Allowance {
-    fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second, left: f64::from(per_second), filled: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let rate = f64::from(self.per_second);
-        let grown = now.duration_since(self.filled).as_secs_f64() * rate;
-        self.left = (self.left + grown).min(rate);
-        self.filled = now;
-        self.left -= 1.0;
-        self.left >= 0.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Allowance, Scanner, FRAME_HEADER, PREFACE};
-    use crate::limits::Limits;
-    use proptest::prelude::*;
-    use std::sync::atomic::AtomicBool;
-    use std::time::{Duration, Instant};
-
-    fn limits(interval: Option<Duration>) -> Limits {
-        Limits {
-            resets_per_second: 10,
-            control_frames_per_second: 10,
-            min_ping_interval: interval,
-            ..Limits::for_tests()
-        }
-    }
-
-    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
-        let length = u32::try_from(payload).expect("short").to_be_bytes();
-        let mut bytes = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
-        bytes.resize(FRAME_HEADER + payload, 0xff);
-        bytes
-    }
-
-    #[test]
-    fn an_allowance_is_a_second_s_worth_and_grows_back() {
-        let start = Instant::now();
-        let mut allowance = Allowance::new(10, start);
-        assert!((0..10).all(|_| allowance.take(start)));
-        assert!(!allowance.take(start));
-        assert!(allowance.take(start + Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn the_third_hasty_ping_is_too_many_unless_the_peer_was_answered() {
-        let now = Instant::now();
-        let mut scanner = Scanner::new(&limits(Some(Duration::from_secs(10))), now);
-        let silent = AtomicBool::new(false);
-        assert!(scanner.accept(&[0; PREFACE], now, &silent));
-        let ping = frame(6, 0, 8);
-        let verdicts: Vec<bool> = (0..4).map(|_| scanner.accept(&ping, now, &silent)).collect();
-        assert_eq!(verdicts, [true, true, true, false]);
-        assert!(scanner.accept(&ping, now, &AtomicBool::new(true)));
-    }
-
-    proptest! {
-        #[test]
-        fn resets_are_counted_however_the_bytes_are_cut(
-            payloads in prop::collection::vec(0usize..300, 0..8),
-            resets in 0u32..20,
-            cut in 1usize..64,
-        ) {
-            let now = Instant::now();
-            let mut scanner = Scanner::new(&limits(None), now);
-            let mut bytes = vec![0; PREFACE];
-            payloads.iter().for_each(|&payload| bytes.extend(frame(0, 0, payload)));
-            (0..resets).for_each(|_| bytes.extend(frame(3, 0, 4)));
-            let answered = AtomicBool::new(false);
-            let mut within = true;
-            for chunk in bytes.chunks(cut) {
-                within &= scanner.accept(chunk, now, &answered);
-            }
-            prop_assert_eq!(within, resets <= 10);
-        }
     }
 }

@@ -64,7 +64,7 @@ pub struct Decoder {
 enum State {
     Header { bytes: [u8; HEADER], have: usize },
     Plain { bytes: BytesMut, missing: usize },
-    Compressed { inflater: Inflater, missing: usize },
+    Compressed { inflater: Box<Inflater>, missing: usize },
 }
 
 impl Decoder {
@@ -126,7 +126,7 @@ impl Decoder {
         if flag == 1 {
             let inflater =
                 Inflater::new(self.encoding, self.limit).ok_or(FrameError::NoEncoding)?;
-            self.state = State::Compressed { inflater, missing: length };
+            self.state = State::Compressed { inflater: Box::new(inflater), missing: length };
             return Ok(None);
         }
         if data.len() >= length {

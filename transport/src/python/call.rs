@@ -1,0 +1,169 @@
+//! `Call` as Python sees it.
+
+use super::Shared;
+use crate::call::{self, Finish};
+use crate::core::Arity;
+use crate::sync::lock;
+use crate::wire::frame;
+use crate::wire::metadata::{self, Value};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString, PyTuple};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+const OK: i32 = 0;
+const CODES: RangeInclusive<i32> = 0..=16;
+
+#[pyclass(frozen, module = "penstock_transport")]
+pub struct Call {
+    inner: Arc<call::Call>,
+    shared: Arc<Shared>,
+    metadata: PyOnceLock<Py<PyTuple>>,
+    context: Mutex<Option<Py<PyAny>>>,
+}
+
+#[pymethods]
+impl Call {
+    #[getter]
+    fn method(&self, py: Python<'_>) -> PyResult<Py<PyString>> {
+        Ok(self.entry()?.0.clone_ref(py))
+    }
+
+    #[getter]
+    fn metadata(&self, py: Python<'_>) -> PyResult<Py<PyTuple>> {
+        let tuple = self.metadata.get_or_try_init(py, || {
+            let visible = metadata::visible(&self.inner.head.headers);
+            let pairs = visible.into_iter().map(|(name, value)| match value {
+                Value::Text(text) => (name, text).into_pyobject(py),
+                Value::Binary(bytes) => (name, PyBytes::new(py, &bytes)).into_pyobject(py),
+            });
+            let pairs = pairs.collect::<PyResult<Vec<_>>>()?;
+            PyTuple::new(py, pairs).map(Bound::unbind)
+        })?;
+        Ok(tuple.clone_ref(py))
+    }
+
+    #[getter]
+    fn peer(&self) -> &str {
+        &self.inner.head.peer.address
+    }
+
+    #[getter]
+    fn peer_certificate<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let certificate = self.inner.head.peer.certificate.as_ref();
+        certificate.map(|certificate| PyBytes::new(py, certificate))
+    }
+
+    #[getter]
+    fn deadline(&self) -> Option<f64> {
+        let (instant, seconds) = self.shared.moment;
+        let deadline = self.inner.head.deadline?;
+        Some(seconds + deadline.duration_since(instant).as_secs_f64())
+    }
+
+    #[getter]
+    fn context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        lock(&self.context).as_ref().map(|context| context.clone_ref(py))
+    }
+
+    #[setter]
+    fn set_context(&self, context: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut *lock(&self.context), context);
+        drop(before); // outside the lock: it may run Python
+    }
+
+    #[pyo3(signature = (message, *, settles = 0))]
+    fn send(&self, message: &[u8], settles: u32) -> PyResult<bool> {
+        let sent = self.inner.send(message, settles).ok_or_else(too_long)?;
+        sent.wake.into_iter().for_each(Waker::wake);
+        Ok(sent.has_room)
+    }
+
+    fn settle(&self, count: u32) {
+        self.inner.settle(count).into_iter().for_each(Waker::wake);
+    }
+
+    #[pyo3(signature = (code, message = None, *, reply = None, trailers = None))]
+    fn finish(
+        &self,
+        code: i32,
+        message: Option<&Bound<'_, PyString>>,
+        reply: Option<&[u8]>,
+        trailers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        if !CODES.contains(&code) {
+            return Err(PyValueError::new_err(format!("{code} is not a status code of gRPC")));
+        }
+        let reply = match (self.entry()?.1, code, reply) {
+            (Arity::Unary, OK, Some(reply)) => Some(framed(reply)?),
+            (Arity::Unary, OK, None) => {
+                return Err(PyValueError::new_err("a unary call that ends with OK needs a reply"))
+            }
+            _ => None,
+        };
+        let finish = Finish {
+            code,
+            message: message.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default(),
+            reply,
+            trailers: trailers.map_or_else(|| Ok(HeaderMap::new()), trailers_of)?,
+        };
+        self.inner.finish(finish).into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (method, _) = self.entry()?;
+        Ok(format!("<Call {} from {}>", method.bind(py).to_string_lossy(), self.peer()))
+    }
+}
+
+impl Call {
+    pub fn new(inner: Arc<call::Call>, shared: Arc<Shared>) -> Self {
+        Self { inner, shared, metadata: PyOnceLock::new(), context: Mutex::new(None) }
+    }
+
+    fn entry(&self) -> PyResult<&(Py<PyString>, Arity)> {
+        let entry = self.shared.methods.get(self.inner.head.method);
+        entry.ok_or_else(|| PyValueError::new_err("the method of this call is unknown"))
+    }
+
+    // Answer without waking: one answer of a unary call, or of a stream's oldest open message.
+    pub fn reply(&self, reply: &[u8]) -> PyResult<Option<Waker>> {
+        if self.entry()?.1 == Arity::Stream {
+            return Ok(self.inner.send(reply, 1).ok_or_else(too_long)?.wake);
+        }
+        let reply = Some(framed(reply)?);
+        let trailers = HeaderMap::new();
+        Ok(self.inner.finish(Finish { code: OK, message: String::new(), reply, trailers }))
+    }
+}
+
+fn framed(message: &[u8]) -> PyResult<Bytes> {
+    let mut out = BytesMut::new();
+    frame::encode(message, &mut out).ok_or_else(too_long)?;
+    Ok(out.freeze())
+}
+
+fn too_long() -> PyErr {
+    PyValueError::new_err("a message of gRPC is at most 4294967295 bytes long")
+}
+
+fn trailers_of(pairs: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
+    let mut trailers = HeaderMap::new();
+    for pair in pairs.try_iter()? {
+        let (name, value): (String, Bound<'_, PyAny>) = pair?.extract()?;
+        let value = if let Ok(bytes) = value.cast::<PyBytes>() {
+            Value::Binary(bytes.as_bytes().to_vec())
+        } else {
+            Value::Text(value.extract()?)
+        };
+        let (name, value) = metadata::encode(&name, &value).map_err(PyValueError::new_err)?;
+        trailers.append(name, value);
+    }
+    Ok(trailers)
+}

@@ -1,0 +1,25 @@
+"""A server that serves all tests that need no settings of their own."""
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from harness import App, RawClient, dialled, serving
+
+
+@pytest.fixture(name="app")
+def _app() -> Iterator[App]:
+    with serving() as app:
+        yield app
+
+
+@pytest.fixture(name="channel")
+def _channel(app: App) -> Iterator[grpc.Channel]:
+    with dialled(app) as channel:
+        yield channel
+
+
+@pytest.fixture(name="raw")
+def _raw(app: App) -> Iterator[RawClient]:
+    with RawClient(app.address) as raw:
+        yield raw

@@ -1,0 +1,334 @@
+"""Starting, draining, closing, and what `take` promises in each state."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from harness import (
+    HOLD,
+    HOLD_STREAM,
+    METHODS,
+    PATIENCE_S,
+    UNARY,
+    App,
+    RawClient,
+    dialled,
+    frame,
+    identity,
+    request_headers,
+    serving,
+)
+from penstock_transport import Server
+
+
+def test_several_addresses(tmp_path: Path) -> None:
+    """A server listens on every address it is given, Unix sockets among them."""
+    path = tmp_path / "socket"
+    addresses = ["127.0.0.1:0", "localhost:0", f"unix:{path}"]
+    with serving(addresses=addresses) as app:
+        assert app.addresses[-1] == f"unix:{path}"
+        assert not any(address.endswith(":0") for address in app.addresses)
+        for address in app.addresses:
+            with grpc.insecure_channel(address) as channel:
+                assert channel.unary_unary(UNARY)(b"x", timeout=PATIENCE_S) == b"x"
+    assert not path.exists()
+
+
+def test_peer(app: App, channel: grpc.Channel) -> None:
+    """A call knows the address of its peer."""
+    call = channel.unary_unary(HOLD).future(b"")
+    served = app.expect("request").call
+    host, _, port = served.peer.rpartition(":")
+    assert host == "127.0.0.1"
+    assert int(port) > 0
+    served.finish(0, reply=b"")
+    call.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("family", ["ours", "foreign"])
+def test_port_in_use(family: str) -> None:
+    """A port that somebody has is an error that names it, and nothing is left listening."""
+    with serving() as app, socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        taken = app.address if family == "ours" else f"127.0.0.1:{port}"
+        server = Server(["127.0.0.1:0", taken], METHODS)
+        with pytest.raises(OSError, match=f"cannot listen on {taken}: .*in use"):
+            server.start()
+        server.close()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:http2", "192.0.2.1:0", ":"])
+def test_address_that_cannot_be(address: str) -> None:
+    """An address that cannot be listened on is named."""
+    server = Server([address], METHODS)
+    with pytest.raises(OSError, match=f"cannot listen on {address}: "):
+        server.start()
+    server.close()
+
+
+def test_unix_socket_left_behind(tmp_path: Path) -> None:
+    """A socket without a server is taken over; one with a server, and a file, are not."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with serving(addresses=[f"unix:{path}"]) as app:
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        rival = Server([app.address], METHODS)
+        with pytest.raises(OSError, match="in use"):
+            rival.start()
+        rival.close()
+        with grpc.insecure_channel(app.address) as channel:
+            assert channel.unary_unary(UNARY)(b"x", timeout=PATIENCE_S) == b"x"
+    path.write_text("precious")
+    server = Server([f"unix:{path}"], METHODS)
+    with pytest.raises(OSError, match="in use"):
+        server.start()
+    server.close()
+    assert path.read_text() == "precious"
+
+
+def test_path_of_a_socket_too_long(tmp_path: Path) -> None:
+    """A path that the system cannot take is an error that names it."""
+    server = Server([f"unix:{tmp_path}/{'x' * 200}"], METHODS)
+    with pytest.raises(OSError, match="cannot listen on unix:"):
+        server.start()
+    server.close()
+
+
+def test_start_is_once() -> None:
+    """A server is started once, and not after it was closed."""
+    with serving() as app, pytest.raises(OSError, match="once"):
+        app.server.start()
+    server = Server(["127.0.0.1:0"], METHODS)
+    server.close()
+    with pytest.raises(OSError, match="once"):
+        server.start()
+
+
+def test_take_waits_for_its_time() -> None:
+    """Without events, `take` returns nothing: at once for zero, else after the time."""
+    server = Server(["127.0.0.1:0"], METHODS)
+    server.start()
+    assert server.take(10, 0) == []
+    before = time.monotonic()
+    assert server.take(10, 0.05) == []
+    assert time.monotonic() - before >= 0.05
+    assert server.take(0, None) == []
+    server.close()
+    assert server.take(10) == []
+    assert server.closed
+
+
+def test_close_wakes_take() -> None:
+    """A thread that waits in `take` comes back when the server is closed."""
+    server = Server(["127.0.0.1:0"], METHODS)
+    server.start()
+    taken: list[object] = []
+    threads = [threading.Thread(target=lambda: taken.append(server.take(1))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    server.close()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert taken == [[], [], []]
+
+
+def test_take_gives_no_more_than_asked() -> None:
+    """A burst is cut to the size asked for; the rest comes next, in order."""
+    server = Server(["127.0.0.1:0"], METHODS, stream_window=100)
+    [address] = server.start()
+    headers = request_headers(HOLD_STREAM.encode())
+    with RawClient(address) as raw:
+        raw.open(headers, b"".join(frame(b"%d" % n) for n in range(20)))
+        events = []
+        while len(events) < 22:
+            burst = server.take(7, PATIENCE_S)
+            assert 0 < len(burst) <= 7
+            events.extend(burst)
+    assert [event.kind for event in events] == ["opened", *["message"] * 20, "half-closed"]
+    assert [event.message for event in events[1:21]] == [b"%d" % n for n in range(20)]
+    assert len({id(event.call) for event in events}) == 1
+    server.close()
+
+
+def test_context_stays_with_the_call(app: App, channel: grpc.Channel) -> None:
+    """What an application keeps with a call is there with each of its events."""
+    call = channel.stream_stream(HOLD_STREAM)(iter([b"a"]))
+    served = app.expect("opened").call
+    assert served.context is None
+    served.context = mine = object()
+    assert app.expect("message").call.context is mine
+    served.finish(0)
+    assert list(call) == []
+
+
+def test_kinds_may_be_any_objects() -> None:
+    """The kinds of events are the very objects that were given for them."""
+    kinds = [object() for _ in range(5)]
+    server = Server(["127.0.0.1:0"], METHODS, kinds=kinds)
+    [address] = server.start()
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(HOLD, identity, identity).future(b"x")
+        [event] = server.take(10, PATIENCE_S)
+        assert event.kind is kinds[0]
+        event.call.finish(0, reply=b"y")
+        assert call.result(PATIENCE_S) == b"y"
+    server.close()
+
+
+def test_drain_lets_calls_end() -> None:
+    """Draining refuses new calls and connections and waits for those in progress."""
+    with serving() as app, dialled(app) as channel, RawClient(app.address) as raw:
+        call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+        served = app.expect("request").call
+        assert raw.call(request_headers(UNARY.encode()), frame(b"")).status == 0
+        assert not app.server.drain(0)
+        refused = raw.open(request_headers(UNARY.encode()), frame(b""))
+        answer = raw.answer(refused)
+        assert (answer.status, answer.text) == (14, "The server is shutting down")
+        assert raw.read_to_end() == 0
+        host, _, port = app.address.rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+        served.finish(0, reply=b"at last")
+        assert app.server.drain(PATIENCE_S)
+        assert call.result(PATIENCE_S) == b"at last"
+
+
+def test_drain_does_not_wait_for_ever() -> None:
+    """A call that does not end makes `drain` return False after its time."""
+    with serving() as app, dialled(app) as channel:
+        call = channel.unary_unary(HOLD).future(b"")
+        app.expect("request")
+        assert not app.server.drain(0.1)
+        app.server.close()
+        assert call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_drain_loses_nothing_under_load() -> None:
+    """Every call that was accepted is answered; the others are told to go elsewhere."""
+    with serving() as app, dialled(app) as channel:
+        echo = channel.unary_unary(UNARY)
+        started = threading.Event()
+        outcomes: list[grpc.StatusCode] = []
+
+        def work() -> None:
+            for _ in range(2000):
+                call = echo.future(b"x", timeout=PATIENCE_S)
+                outcomes.append(call.code())
+                started.set()
+                if outcomes[-1] is not grpc.StatusCode.OK:
+                    return
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert started.wait(PATIENCE_S)
+        assert app.server.drain(PATIENCE_S)
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_close_ends_what_is_left(app: App, channel: grpc.Channel) -> None:
+    """Closing aborts calls in progress; answering them afterwards does nothing."""
+    call = channel.unary_unary(HOLD).future(b"")
+    served = app.expect("request").call
+    app.server.close()
+    assert call.code() is grpc.StatusCode.UNAVAILABLE
+    served.finish(0, reply=b"too late")
+    served.send(b"too late")
+    served.settle(1)
+    app.server.reply_many([(served, b"too late")])
+
+
+def test_server_that_is_forgotten() -> None:
+    """A server that nobody closed does not keep its process."""
+    code = """
+from penstock_transport import Server
+server = Server(["127.0.0.1:0"], {"/a/b": "unary"})
+print(server.start())
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=PATIENCE_S)
+    assert done.returncode == 0
+
+
+def test_idle_server_uses_no_time() -> None:
+    """A server that waits, with a connection open, does nothing at all."""
+    with serving() as app, RawClient(app.address) as raw:
+        assert raw.call(request_headers(UNARY.encode()), frame(b"")).status == 0
+        tasks = Path("/proc/self/task")
+        names = {one: (one / "comm").read_text() for one in tasks.iterdir()}
+        ours = [one for one, name in names.items() if name.startswith("penstock-transp")]
+        assert ours
+
+        def switches() -> int:
+            status = "".join((one / "status").read_text() for one in ours)
+            lines = [line for line in status.splitlines() if "ctxt_switches" in line]
+            return sum(int(line.split()[-1]) for line in lines)
+
+        raw.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            raw.socket.recv(1)
+        before = switches()
+        with pytest.raises(TimeoutError):
+            raw.socket.recv(1)
+        assert switches() - before <= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"message_bytes": 0}, "message_bytes must be at least 1"),
+        ({"workers": 0}, "workers must be at least 1"),
+        ({"http2_stream_window": 1}, "http2_stream_window must be between"),
+        ({"keepalive_time_s": -1.0}, "keepalive_time_s = -1"),
+        ({"handshake_timeout_s": float("nan")}, "handshake_timeout_s = NaN"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, float], part: str) -> None:
+    """A setting that cannot be is refused by its name."""
+    with pytest.raises(ValueError, match=part):
+        Server([], METHODS, **settings)  # type: ignore[arg-type]
+
+
+def test_methods_that_cannot_be() -> None:
+    """A method is unary or a stream, and its path a string."""
+    with pytest.raises(ValueError, match="'unary' or 'stream'|unary"):
+        Server([], {"/a/b": "both"})
+    with pytest.raises(TypeError):
+        Server([], {1: "unary"})  # type: ignore[dict-item]
+
+
+def test_finish_that_cannot_be(app: App, channel: grpc.Channel) -> None:
+    """A finish that makes no sense is refused, and the call can still be finished."""
+    call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+    served = app.expect("request").call
+    with pytest.raises(ValueError, match="17 is not a status code"):
+        served.finish(17)
+    with pytest.raises(ValueError, match="needs a reply"):
+        served.finish(0)
+    with pytest.raises(ValueError, match="reserved"):
+        served.finish(3, trailers=[("grpc-status", "0")])
+    with pytest.raises(ValueError, match="printable"):
+        served.finish(3, trailers=[("key", "a\nb")])
+    served.finish(3, "\ud800 is no character")
+    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_no_descriptor_is_left() -> None:
+    """A server that was closed holds nothing open."""
+
+    def cycle() -> int:
+        with serving() as app, RawClient(app.address) as raw:
+            assert raw.call(request_headers(UNARY.encode()), frame(b"")).status == 0
+        return len(os.listdir("/proc/self/fd"))
+
+    assert cycle() == cycle()
