@@ -29,6 +29,8 @@ from service.transport.seam import (
 )
 
 _STATUS: Final = {code: grpc.StatusCode[code.name] for code in Code}
+_NEVER_S: Final = 1e9  # seconds; no caller means a deadline 30 years away
+_MAX_STATUS_BYTES: Final = 6 << 10  # peers take 8 KiB of headers by default, trailers included
 _WAKE: Final = None  # wakes up `take` when the transport is closed
 
 
@@ -227,8 +229,8 @@ class _Call:
     def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
         self.method: str = details[0]
         self.metadata: Metadata = tuple((key, value) for key, value in details[1] or ())
-        left = context.time_remaining()
-        self.deadline = None if left is None else time.monotonic() + left
+        left = context.time_remaining()  # some centuries, where the caller sets no deadline
+        self.deadline = None if left is None or left > _NEVER_S else time.monotonic() + left
         self.abandoned = False
         self._context = context
         self._changed = threading.Condition()
@@ -260,7 +262,7 @@ class _Call:
     def _abort_unless_ok(self) -> None:
         code, message = self._status or (Code.CANCELLED, "")
         if code is not Code.OK:
-            self._context.abort(_STATUS[code], message)
+            self._context.abort(_STATUS[code], _fitting(message))
 
 
 class _UnaryCall(_Call):
@@ -377,6 +379,19 @@ class _StreamCall(_Call):
             if self.abandoned or not self._outgoing:
                 return None
             return self._outgoing.popleft()
+
+
+def _fitting(message: str) -> str:
+    """Return as much of a status message as peers take: it travels percent-encoded in a header."""
+    if message.isascii() and len(message) * 3 <= _MAX_STATUS_BYTES:
+        return message
+    size = 0
+    for index, character in enumerate(message):
+        encoded = character.encode(errors="replace")
+        size += sum(1 if 0x20 <= byte < 0x7F and byte != ord("%") else 3 for byte in encoded)
+        if size > _MAX_STATUS_BYTES:
+            return message[:index].encode(errors="replace").decode() + "..."
+    return message.encode(errors="replace").decode()
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
