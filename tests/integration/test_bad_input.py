@@ -10,7 +10,7 @@ from service.pb.grpc_service_pb2 import ModelInferRequest, ModelReadyRequest
 from service.tensors import INT64
 from tests.support.bad import BAD, Bad
 from tests.support.requests import answer, one, raw_request, simple_request
-from tests.support.stub import SERVICE, WAIT_S, Outgoing, Stub, refusal
+from tests.support.stub import SERVICE, WAIT_S, Outgoing, Stub, refusal, unary
 
 CASES = pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
 _LEAKS = ("/home", "/tmp", "Traceback", ".py", "0x7", "service.", "onnxruntime", "Error(")  # noqa: S108
@@ -148,7 +148,7 @@ def test_unknown_fields_are_ignored(stub: Stub) -> None:
 )
 def test_method_that_is_not_served_is_unimplemented(stub: Stub, method: str) -> None:
     """A method that this server does not have ends with UNIMPLEMENTED."""
-    code, _ = refusal(stub.channel.unary_unary(method), b"")
+    code, _ = refusal(unary(stub.channel, method), b"")
     assert code is grpc.StatusCode.UNIMPLEMENTED
     assert_serves(stub)
 
@@ -156,7 +156,7 @@ def test_method_that_is_not_served_is_unimplemented(stub: Stub, method: str) -> 
 @pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata", "ModelConfig", "ServerReady"])
 def test_other_rpcs_refuse_what_is_no_message(stub: Stub, method: str) -> None:
     """Bytes that are no request of an RPC are INVALID_ARGUMENT and named."""
-    code, text = refusal(stub.channel.unary_unary(f"{SERVICE}/{method}"), b"\xff")
+    code, text = refusal(unary(stub.channel, f"{SERVICE}/{method}"), b"\xff")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert f"malformed request: not a {method}Request message" in text
 

@@ -1,6 +1,6 @@
 """A certificate authority for the tests, and what it signs."""
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-_DAY = datetime.timedelta(days=1)
+_DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +29,46 @@ class Authority:
         self._name = _named(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(self._name, self._name, self._key)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)  # noqa: FBT003
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
         self.certificate = directory / f"{name}.pem"
         self.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
     def sign(self, name: str) -> Pair:
         """Return a certificate with its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = _builder(_named(name), self._name, key)
-        builder = builder.add_extension(x509.SubjectAlternativeName(addresses), False)  # noqa: FBT003
-        pair = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
-        pair.certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
-        pair.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
+        addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(addresses), False)
+        return _write(self._directory, name, builder.sign(self._key, hashes.SHA256()), key)
+
+
+def self_signed(directory: Path, name: str) -> Pair:
+    """Return a certificate for a host name that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_named(name), _named(name), key)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+    return _write(directory, name, builder.sign(key, hashes.SHA256()), key)
+
+
+def _write(
+    directory: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> Pair:
+    pair = Pair(directory / f"{name}.pem", directory / f"{name}.key")
+    pair.certificate.write_bytes(_pem(certificate))
+    pair.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
-        return pair
+    )
+    return pair
 
 
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -37,21 +37,21 @@ class Stub:
     """GRPCInferenceService on a channel."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        def unary(method: str, request: Any, response: Any) -> Any:
+        def typed(method: str, request: Any, response: Any) -> Any:
             return channel.unary_unary(
                 f"{SERVICE}/{method}", request.SerializeToString, response.FromString
             )
 
         self.channel = channel
-        self.infer = unary("ModelInfer", ModelInferRequest, ModelInferResponse)
-        self.live = unary("ServerLive", ServerLiveRequest, ServerLiveResponse)
-        self.ready = unary("ServerReady", ServerReadyRequest, ServerReadyResponse)
-        self.metadata = unary("ServerMetadata", ServerMetadataRequest, ServerMetadataResponse)
-        self.model_ready = unary("ModelReady", ModelReadyRequest, ModelReadyResponse)
-        self.model_metadata = unary("ModelMetadata", ModelMetadataRequest, ModelMetadataResponse)
-        self.model_config = unary("ModelConfig", ModelConfigRequest, ModelConfigResponse)
-        self.statistics = unary("ModelStatistics", ModelStatisticsRequest, ModelStatisticsResponse)
-        self.index = unary("RepositoryIndex", RepositoryIndexRequest, RepositoryIndexResponse)
+        self.infer = typed("ModelInfer", ModelInferRequest, ModelInferResponse)
+        self.live = typed("ServerLive", ServerLiveRequest, ServerLiveResponse)
+        self.ready = typed("ServerReady", ServerReadyRequest, ServerReadyResponse)
+        self.metadata = typed("ServerMetadata", ServerMetadataRequest, ServerMetadataResponse)
+        self.model_ready = typed("ModelReady", ModelReadyRequest, ModelReadyResponse)
+        self.model_metadata = typed("ModelMetadata", ModelMetadataRequest, ModelMetadataResponse)
+        self.model_config = typed("ModelConfig", ModelConfigRequest, ModelConfigResponse)
+        self.statistics = typed("ModelStatistics", ModelStatisticsRequest, ModelStatisticsResponse)
+        self.index = typed("RepositoryIndex", RepositoryIndexRequest, RepositoryIndexResponse)
         self.raw_infer = channel.unary_unary(
             f"{SERVICE}/ModelInfer", _as_it_is, ModelInferResponse.FromString
         )
@@ -90,6 +90,16 @@ class Outgoing:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._queue.get, None)
+
+
+def unary(channel: grpc.Channel, method: str) -> Any:
+    """Return a unary method that takes and gives bytes."""
+    return channel.unary_unary(method, _as_it_is, _as_it_is)
+
+
+def stream(channel: grpc.Channel, method: str) -> Any:
+    """Return a bidirectional streaming method that takes and gives bytes."""
+    return channel.stream_stream(method, _as_it_is, _as_it_is)
 
 
 def refusal(call: Any, *arguments: Any, **named: Any) -> tuple[grpc.StatusCode, str]:
