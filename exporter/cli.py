@@ -1,6 +1,7 @@
 """`penstock-export`: arguments, progress, exit code. Imports torch only when there is work."""
 
 import argparse
+import importlib.util
 import json
 import signal
 import sys
@@ -26,6 +27,7 @@ EXIT_CODES: Final[dict[type[ExportError], int]] = {
     ConversionFailed: 4,
     VerificationFailed: 5,
 }
+_EXTRA: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 _DESCRIPTION: Final = """\
 Turn a PyTorch module into a version of a model repository that `penstock serve` serves.
 
@@ -124,6 +126,7 @@ def _export(arguments: argparse.Namespace, console: _Console) -> None:
     specs = parse_specs(arguments.input)
     check_batches(specs, batch=not arguments.no_batch)
     console.say("loading PyTorch")
+    _check_installed()
     from exporter import pipeline, report  # noqa: PLC0415 (--help answers without torch)
     from exporter.source import load_source  # noqa: PLC0415
     from exporter.weights import fit, load_weights  # noqa: PLC0415
@@ -160,6 +163,16 @@ def _export(arguments: argparse.Namespace, console: _Console) -> None:
         _tell(report.as_text(result, arguments.repository))
     if arguments.json:
         _emit(report.as_json(result))
+
+
+def _check_installed() -> None:
+    """Raise UsageError if a package of the extra is missing: the server is installed without."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} is not installed; the exporter needs: "
+            "pip install 'penstock[export]'",
+        )
 
 
 def _examples(arguments: argparse.Namespace, specs: Sequence[Any], found: Any) -> Any:

@@ -1,6 +1,7 @@
 """The export, from module to published version: the one module that knows every step.
 
-inputs -> outputs -> convert -> cases -> shapes -> strip -> check -> proof -> golden -> publish
+inputs -> outputs -> convert -> cases -> shapes -> strip -> check -> trial -> proof -> golden ->
+publish
 """
 
 import platform
@@ -16,7 +17,7 @@ import torch
 from exporter.cases import Case, make_cases
 from exporter.check import check_file, check_signature
 from exporter.convert import convert
-from exporter.errors import ConversionFailed, UsageError
+from exporter.errors import ConversionFailed, PublishFailed, UsageError
 from exporter.evaluation import evaluating
 from exporter.golden import choose_pairs, write_golden
 from exporter.inputs import Examples, Inputs, bind_inputs, call
@@ -27,6 +28,7 @@ from exporter.session import Session
 from exporter.shapes import correct_outputs
 from exporter.strip import strip
 from exporter.translate import explain_failure
+from exporter.trial import try_loading
 from exporter.weights import digest, refuse_nan
 from service import __version__
 from service.errors import listed
@@ -129,9 +131,10 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
         }
         correct_outputs(program.model, inputs, cases)
         strip(program.model, name, {f"penstock.{key}": value for key, value in origin.items()})
-        program.save(str(stage / MODEL_FILE))
+        _write(program, stage / MODEL_FILE)
         say("checking the file")
         check_file(stage / MODEL_FILE)
+        try_loading(stage / MODEL_FILE)
         session = Session(stage / MODEL_FILE)
         check_signature(session, inputs, outputs, cases)
         say(f"proving that ONNX Runtime computes the same at {_sizes(cases)}")
@@ -165,6 +168,14 @@ def _try_example(module: torch.nn.Module, inputs: Inputs) -> Any:
         way_out = "Do the example inputs have the shape and type that forward expects?"
         situation = "with the example inputs"
         raise ConversionFailed(explain_failure(error, situation, way_out)) from error
+
+
+def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
+    """Write the model; above 2 GB, the weights go into a file of their own beside it."""
+    try:
+        program.save(str(path))
+    except OSError as error:
+        raise PublishFailed(f"{path.parent}: cannot be written: {error.strerror}") from error
 
 
 def _check_numbers(max_batch_size: int, opset: int, version: int | None) -> None:

@@ -67,6 +67,7 @@ def publish(stage: Path, manifest: Manifest, version: int | None) -> tuple[Path,
             _write_manifest(stage, manifest)
             if _rename(stage, model / str(number)):
                 _sync(model)
+                _sync(model.parent)
                 return model / str(number), manifest
     except OSError as error:
         raise PublishFailed(f"{model}: cannot be written: {error.strerror}") from error

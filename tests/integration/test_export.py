@@ -296,6 +296,19 @@ def test_what_cannot_be_served_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_crashes_the_runtime_is_refused(tmp_path: Path) -> None:
+    """A load that ends the process ends that of a child, and is told as a failed conversion."""
+    layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True, norm_first=True)
+    module = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).half()
+    said = "published"  # by an ONNX Runtime that has mended it
+    try:
+        export(module, torch.rand(2, 5, 32).half(), name="m", repository=tmp_path)
+    except ConversionFailed as error:
+        said = str(error)
+    assert said == "published" or "crashed (SIGSEGV)" in said
+    assert (tmp_path / "m").exists() is (said == "published")
+
+
 def test_a_tolerance_of_nothing_is_not_met(tmp_path: Path) -> None:
     """The gate compares for real: sums in another order differ in the last bit."""
     module, example = nn.Sequential(nn.Linear(512, 512), nn.Softmax(1)), torch.rand(1, 512)
