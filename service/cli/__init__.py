@@ -17,6 +17,7 @@ VERBS: Final = {
     "check": "validate settings and repository without serving",
     "health": "ask a server for its health; the exit code is the answer",
 }
+_INTERRUPTED: Final = 130  # what shells give for SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except PenstockError as error:
             print(f"penstock {given[0]}: {error}", file=sys.stderr)  # noqa: T201
             return 1
+        except KeyboardInterrupt:
+            return _INTERRUPTED
     parser.parse_args(given)
     parser.print_help()
     return 0 if not given else 2

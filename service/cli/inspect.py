@@ -18,7 +18,7 @@ from service.lifecycle.version_policy import served_versions
 from service.pb.grpc_service_pb2 import ModelMetadataResponse, ModelStatistics
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.repository.layout import ModelSource, Repository, VersionSource
-from service.repository.manifest import Manifest, check_files, read_manifest
+from service.repository.manifest import Manifest, read_manifest
 from service.tensors import BY_WIRE, Signature, TensorSpec
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
@@ -123,13 +123,12 @@ def _of_version(
 ) -> Description:
     version = str(source.version)
     try:
-        manifest = None if source.file is not None else read_manifest(source.directory)
-        digests = _digests(source, manifest)
         model = loader.load(source, config)
+        manifest = None if source.file is not None else read_manifest(source.directory)
     except LoadError as error:
         return Description(source.model, version, "FAILED", str(error))
     model.close(_CLOSE_S)
-    return Description(
+    return Description(  # loading has compared the digests
         source.model,
         version,
         _READY,
@@ -138,17 +137,10 @@ def _of_version(
         batching=batching_of(model, config, manifest),
         provider=model.provider,
         size_bytes=model.size_bytes,
-        digests=digests,
+        digests=f"ok ({len(manifest.files)} files)" if manifest else "none: no manifest.json",
         manifest=manifest,
         config=model.config,
     )
-
-
-def _digests(source: VersionSource, manifest: Manifest | None) -> str:
-    if manifest is None:
-        return "none: there is no manifest.json"
-    check_files(source.directory, manifest)
-    return f"ok ({len(manifest.files)} files)"
 
 
 def _of_server(arguments: argparse.Namespace) -> list[Description]:

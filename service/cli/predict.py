@@ -48,7 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=_FORMATS, default="table", help="(default: table)")
     parser.add_argument("--out", metavar="FILE", help="write the answer to FILE")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes shown; 0: raw (5)")
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=5,
+        metavar="K",
+        help="best classes to show; 0: raw scores (default: 5)",
+    )
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
     parser.add_argument(
         "--deadline", type=float, default=60.0, metavar="SECONDS", help="to answer (default: 60)"

@@ -285,7 +285,7 @@ def test_inspect_an_onnx_file(penstock: Run, tmp_path: Path) -> None:
         "  outputs    Y FP32[-1,10]",
     ]
     assert f"  size       {len(models.mlp()) / 1000:.1f} kB" in ran.out
-    assert "  digests    none: there is no manifest.json" in ran.out
+    assert "  digests    none: no manifest.json" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -505,6 +505,19 @@ def test_health_imports_little() -> None:
 
 
 # the command itself
+
+
+def test_an_interrupted_command_says_nothing(
+    penstock: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control-C ends a command with the exit code of SIGINT and no traceback."""
+
+    def interrupted(_path: object) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "read_bytes", interrupted)
+    ran = penstock("health", NOBODY, "--tls-ca", "ca.pem")
+    assert ran == Ran(130, "", "")
 
 
 def test_no_verb_prints_the_verbs(penstock: Run) -> None:
