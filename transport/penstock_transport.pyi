@@ -10,9 +10,9 @@ by `finish`. "cancelled" comes at most once, never after `finish`, and nothing f
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
-Metadata = tuple[tuple[str, str | bytes], ...]
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 @final
 class Call:

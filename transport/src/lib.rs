@@ -25,6 +25,7 @@ mod inbound;
 mod limits;
 mod listen;
 mod mailbox;
+mod mend;
 mod meter;
 mod outbound;
 #[cfg(feature = "python")]

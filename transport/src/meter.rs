@@ -73,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let (_, received) = buffer.filled().split_at(before);
+        let (_, received) = buffer.filled_mut().split_at_mut(before);
         if !received.is_empty() {
             let now = Instant::now();
             let elapsed = now.duration_since(this.meter.started).as_micros();

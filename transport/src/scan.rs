@@ -1,24 +1,29 @@
 //! The HTTP/2 frames that cost a peer nothing and the server something: their rate.
 //!
 //! h2 bounds the memory that such frames can take; their rate is bounded here. Only the nine bytes
-//! of each frame header are looked at.
+//! of each frame header are looked at; what is in header blocks is for `mend`.
 
 use crate::limits::Limits;
+use crate::mend::Mender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const PREFACE: usize = 24; // RFC 9113 section 3.4
 const FRAME_HEADER: usize = 9; // RFC 9113 section 4.1
+const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const PING_STRIKES: u32 = 2; // as gRPC's servers: the third ping in too short a time is too many
 
 /// Finds the frame headers in what a peer sends and counts the cheap ones.
 pub struct Scanner {
-    skip: usize,
+    skip: usize, // bytes of the preface or of a frame that are still to come
+    in_block: bool,
+    mender: Mender,
     header: [u8; FRAME_HEADER],
     have: usize,
     resets: Allowance,
@@ -32,6 +37,8 @@ impl Scanner {
     pub fn new(limits: &Limits, now: Instant) -> Self {
         Self {
             skip: PREFACE,
+            in_block: false,
+            mender: Mender::default(),
             header: [0; FRAME_HEADER],
             have: 0,
             resets: Allowance::new(limits.resets_per_second, now),
@@ -42,28 +49,39 @@ impl Scanner {
         }
     }
 
-    /// False: the peer has gone over a limit.
-    pub fn accept(&mut self, mut bytes: &[u8], now: Instant, answered: &AtomicBool) -> bool {
+    /// Look at what was received, and mend it. False: the peer has gone over a limit.
+    pub fn accept(&mut self, mut bytes: &mut [u8], now: Instant, answered: &AtomicBool) -> bool {
         let mut within = true;
         while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = bytes.split_at(skipped).1;
-            let taken = bytes.len().min(FRAME_HEADER - self.have);
-            let (part, rest) = bytes.split_at(taken);
-            for (slot, byte) in self.header.iter_mut().skip(self.have).zip(part) {
+            let (payload, rest) = bytes.split_at_mut(self.skip.min(bytes.len()));
+            self.skip -= payload.len();
+            if self.in_block {
+                self.mender.mend(payload);
+            }
+            let (part, rest) = rest.split_at_mut(rest.len().min(FRAME_HEADER - self.have));
+            for (slot, byte) in self.header.iter_mut().skip(self.have).zip(&*part) {
                 *slot = *byte;
             }
-            self.have += taken;
+            self.have += part.len();
             bytes = rest;
             if self.have == FRAME_HEADER {
                 self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.header;
-                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
-                within &= self.allow(kind, flags, now, answered);
+                within &= self.begin_frame(now, answered);
             }
         }
         within
+    }
+
+    fn begin_frame(&mut self, now: Instant, answered: &AtomicBool) -> bool {
+        let [a, b, c, kind, flags, ..] = self.header;
+        self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+        self.in_block = matches!(kind, HEADERS | CONTINUATION);
+        match kind {
+            HEADERS => self.mender.headers(self.skip, flags),
+            CONTINUATION => self.mender.continuation(self.skip),
+            _ => {}
+        }
+        self.allow(kind, flags, now, answered)
     }
 
     fn allow(&mut self, kind: u8, flags: u8, now: Instant, answered: &AtomicBool) -> bool {
@@ -148,11 +166,11 @@ mod tests {
         let now = Instant::now();
         let mut scanner = Scanner::new(&limits(Some(Duration::from_secs(10))), now);
         let silent = AtomicBool::new(false);
-        assert!(scanner.accept(&[0; PREFACE], now, &silent));
-        let ping = frame(6, 0, 8);
-        let verdicts: Vec<bool> = (0..4).map(|_| scanner.accept(&ping, now, &silent)).collect();
+        assert!(scanner.accept(&mut [0; PREFACE], now, &silent));
+        let mut ping = frame(6, 0, 8);
+        let verdicts = [(); 4].map(|()| scanner.accept(&mut ping, now, &silent));
         assert_eq!(verdicts, [true, true, true, false]);
-        assert!(scanner.accept(&ping, now, &AtomicBool::new(true)));
+        assert!(scanner.accept(&mut ping, now, &AtomicBool::new(true)));
     }
 
     proptest! {
@@ -169,7 +187,7 @@ mod tests {
             bytes.extend((0..resets).flat_map(|_| frame(3, 0, 4)));
             let answered = AtomicBool::new(false);
             let mut within = true;
-            for chunk in bytes.chunks(cut) {
+            for chunk in bytes.chunks_mut(cut) {
                 within &= scanner.accept(chunk, now, &answered);
             }
             prop_assert_eq!(within, resets <= 10);

@@ -154,3 +154,81 @@ impl Vigil {
         now >= earliest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, Vigil, Vitals};
+    use crate::limits::Limits;
+    use std::time::{Duration, Instant};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn quiet(since: Instant) -> Vitals {
+        Vitals { last_heard: since, calls: 0, is_blocked: false, progress: (0, 0) }
+    }
+
+    /// What a vigil says at each of these seconds: one letter each, and when it looks next.
+    fn story(limits: &Limits, seconds: &[u32], vitals: impl Fn(Instant, u32) -> Vitals) -> String {
+        let start = Instant::now();
+        let (mut vigil, _) = Vigil::new(limits, start);
+        let letter = |second: &u32| {
+            let now = start + SECOND * *second;
+            match vigil.look(limits, now, &vitals(start, *second)) {
+                Verdict::Wait(due) => {
+                    assert!(due > now, "looks again without end");
+                    '-'
+                }
+                Verdict::Ping(_) => 'p',
+                Verdict::Leave(_) => 'l',
+                Verdict::Drop(_) => 'D',
+            }
+        };
+        seconds.iter().map(letter).collect()
+    }
+
+    #[test]
+    fn a_silent_peer_is_pinged_and_then_dropped() {
+        let limits = Limits {
+            keepalive_time: Some(SECOND * 10),
+            keepalive_timeout: SECOND * 3,
+            ..Limits::for_tests()
+        };
+        let seconds = [5, 9, 10, 12, 13];
+        assert_eq!(story(&limits, &seconds, |start, _| quiet(start)), "--p-D");
+        let answers_at_11 = |start: Instant, second: u32| {
+            quiet(if second < 11 { start } else { start + SECOND * 11 })
+        };
+        assert_eq!(story(&limits, &[10, 12, 13, 20, 21, 24], answers_at_11), "p---pD");
+    }
+
+    #[test]
+    fn a_connection_leaves_when_idle_but_not_with_a_call() {
+        let limits = Limits { connection_idle: Some(SECOND * 10), ..Limits::for_tests() };
+        assert_eq!(story(&limits, &[9, 10, 11], |start, _| quiet(start)), "-lD");
+        let busy = |start, _| Vitals { calls: 1, ..quiet(start) };
+        assert_eq!(story(&limits, &[9, 10, 100], busy), "---");
+    }
+
+    #[test]
+    fn an_old_connection_leaves_and_is_dropped_after_its_grace() {
+        let limits = Limits {
+            connection_age: Some(SECOND * 10),
+            connection_age_grace: SECOND * 5,
+            ..Limits::for_tests()
+        };
+        let busy = |start, _| Vitals { calls: 1, ..quiet(start) };
+        assert_eq!(story(&limits, &[9, 10, 14, 15], busy), "-l-D");
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_dropped_and_a_slow_one_is_not() {
+        let limits = Limits { send_timeout: Some(SECOND * 10), ..Limits::for_tests() };
+        let stuck = |start, _| Vitals { is_blocked: true, ..quiet(start) };
+        assert_eq!(story(&limits, &[1, 9, 10, 11], stuck), "--DD");
+        let slow =
+            |start, second: u32| Vitals { progress: (second as usize / 9, 0), ..stuck(start, 0) };
+        assert_eq!(story(&limits, &[1, 9, 18, 27, 36], slow), "-----");
+        let nothing_to_take = |start, _| quiet(start);
+        assert_eq!(story(&limits, &[1, 20, 40], nothing_to_take), "---");
+    }
+}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+
 from harness import App, RawClient, dialled, serving
 
 

@@ -13,7 +13,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
-import h2.settings
+import hpack
 from penstock_transport import Call, Event, Server
 
 PATIENCE_S = 10.0  # for what should happen at once, on a busy machine
@@ -29,9 +29,14 @@ GOAWAY = 7  # RFC 9113 section 6.8
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def identity(message: bytes) -> bytes:
-    """Give back the message: what it means is not for the transport to know."""
-    return message
+def unary(channel: grpc.Channel, path: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+    """Give a unary method that takes and gives bytes."""
+    return channel.unary_unary(path, None, None)
+
+
+def stream(channel: grpc.Channel, path: str) -> "grpc.StreamStreamMultiCallable[bytes, bytes]":
+    """Give a streaming method that takes and gives bytes."""
+    return channel.stream_stream(path, None, None)
 
 
 class App:
@@ -136,13 +141,21 @@ class Answer:
 
     @property
     def status(self) -> int:
-        """gRPC's status code."""
+        """GRPC's status code."""
         return int(self.headers[b"grpc-status"])
 
     @property
     def text(self) -> str:
-        """gRPC's message, still percent-encoded."""
+        """GRPC's message, still percent-encoded."""
         return self.headers.get(b"grpc-message", b"").decode()
+
+
+class PlainEncoder(hpack.Encoder):
+    """Writes header values as they are, without Huffman code."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002
+        """Encode headers, whatever huffman says."""
+        return bytes(super().encode(headers, huffman=False))
 
 
 class RawClient:

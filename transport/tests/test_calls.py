@@ -7,7 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from harness import HOLD, HOLD_STREAM, PATIENCE_S, STREAM, UNARY, App, dialled, serving
+
+from harness import (
+    HOLD,
+    HOLD_STREAM,
+    PATIENCE_S,
+    STREAM,
+    UNARY,
+    App,
+    dialled,
+    serving,
+    stream,
+    unary,
+)
+
 
 def failure(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
     """Wait for the end of a call that has no more answers; give its status and text."""
@@ -18,20 +31,20 @@ def failure(call: grpc.Call) -> tuple[grpc.StatusCode, str]:
 def test_unary(channel: grpc.Channel, size: int) -> None:
     """A unary call of any size comes back as it went."""
     message = bytes(range(256)) * (size // 256 + 1)
-    echo = channel.unary_unary(UNARY)
+    echo = unary(channel, UNARY)
     assert echo(message[:size], timeout=PATIENCE_S) == message[:size]
 
 
 def test_stream(channel: grpc.Channel) -> None:
     """The messages of a stream come back in order, large and empty ones among them."""
     messages = [b"x" * (n * 37 % 5000) for n in range(500)] + [b"", b"y" * 1_000_000, b"z"]
-    echo = channel.stream_stream(STREAM)
+    echo = stream(channel, STREAM)
     assert list(echo(iter(messages), timeout=PATIENCE_S)) == messages
 
 
 def test_empty_stream(channel: grpc.Channel) -> None:
     """A stream without messages ends well."""
-    assert list(channel.stream_stream(STREAM)(iter(()), timeout=PATIENCE_S)) == []
+    assert list(stream(channel, STREAM)(iter(()), timeout=PATIENCE_S)) == []
 
 
 def test_ping_pong(channel: grpc.Channel) -> None:
@@ -44,7 +57,7 @@ def test_ping_pong(channel: grpc.Channel) -> None:
             yield b"%d" % n
 
     received = []
-    for reply in channel.stream_stream(STREAM)(messages(), timeout=PATIENCE_S):
+    for reply in stream(channel, STREAM)(messages(), timeout=PATIENCE_S):
         received.append(reply)
         answered.release()
     assert received == [b"%d" % n for n in range(100)]
@@ -55,7 +68,7 @@ def test_many_at_once(app: App) -> None:
 
     def one(channel: grpc.Channel, n: int) -> bool:
         message = b"%d" % n * (n % 50)
-        return bool(channel.unary_unary(UNARY)(message, timeout=PATIENCE_S) == message)
+        return bool(unary(channel, UNARY)(message, timeout=PATIENCE_S) == message)
 
     with dialled(app) as first, dialled(app) as second, ThreadPoolExecutor(16) as pool:
         channels = (first, second)
@@ -66,7 +79,7 @@ def test_many_at_once(app: App) -> None:
 def test_metadata(app: App, channel: grpc.Channel) -> None:
     """Metadata go both ways: text, bytes, repeated names, details of a status."""
     sent = (("key", "one"), ("key", "two"), ("blob-bin", b"\x00\xff\x01"))
-    call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S, metadata=sent)
+    call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S, metadata=sent)
     served = app.expect("request").call
     assert [pair for pair in served.metadata if pair[0] in ("key", "blob-bin")] == list(sent)
     assert dict(served.metadata)["user-agent"].startswith("grpc-python/")  # type: ignore[arg-type]
@@ -80,7 +93,7 @@ def test_metadata(app: App, channel: grpc.Channel) -> None:
 def test_status(app: App, channel: grpc.Channel, code: grpc.StatusCode) -> None:
     """Every status reaches the client with its text, whatever its characters."""
     text = "\t\ntest with whitespace\r\nand Unicode BMP \u263a and non-BMP \U0001f608 100%\t\n"
-    call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+    call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S)
     app.expect("request").call.finish(code.value[0], text, reply=b"done")
     if code is grpc.StatusCode.OK:
         assert call.result(PATIENCE_S) == b"done"
@@ -90,7 +103,7 @@ def test_status(app: App, channel: grpc.Channel, code: grpc.StatusCode) -> None:
 
 def test_status_after_messages(app: App, channel: grpc.Channel) -> None:
     """A stream that fails gives what was sent before it failed."""
-    call = channel.stream_stream(HOLD_STREAM)(iter([b"a"]), timeout=PATIENCE_S)
+    call = stream(channel, HOLD_STREAM)(iter([b"a"]), timeout=PATIENCE_S)
     served = app.expect("opened").call
     served.send(b"one")
     served.send(b"two")
@@ -103,7 +116,7 @@ def test_status_after_messages(app: App, channel: grpc.Channel) -> None:
 
 def test_only_the_first_finish_counts(app: App, channel: grpc.Channel) -> None:
     """A call that has been finished stays as it is."""
-    call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+    call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S)
     served = app.expect("request").call
     served.finish(0, reply=b"first")
     served.finish(13, "second")
@@ -116,14 +129,14 @@ def test_only_the_first_finish_counts(app: App, channel: grpc.Channel) -> None:
 def test_unknown_method(channel: grpc.Channel) -> None:
     """A method or service that nobody registered is UNIMPLEMENTED."""
     for path in ("/test.Echo/Nothing", "/no.Service/Unary"):
-        call = channel.unary_unary(path).future(b"x" * 100_000, timeout=PATIENCE_S)
+        call = unary(channel, path).future(b"x" * 100_000, timeout=PATIENCE_S)
         assert failure(call) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 def test_deadline_of_a_call(app: App, channel: grpc.Channel) -> None:
     """The application sees the deadline on the clock of time.monotonic."""
     before = time.monotonic()
-    call = channel.unary_unary(HOLD).future(b"", timeout=30)
+    call = unary(channel, HOLD).future(b"", timeout=30)
     served = app.expect("request").call
     assert served.deadline is not None
     assert before + 29 < served.deadline <= time.monotonic() + 30
@@ -133,7 +146,7 @@ def test_deadline_of_a_call(app: App, channel: grpc.Channel) -> None:
 
 def test_no_deadline(app: App, channel: grpc.Channel) -> None:
     """A call without a deadline has none."""
-    call = channel.unary_unary(HOLD).future(b"")
+    call = unary(channel, HOLD).future(b"")
     served = app.expect("request").call
     assert served.deadline is None
     served.finish(0, reply=b"")
@@ -142,7 +155,7 @@ def test_no_deadline(app: App, channel: grpc.Channel) -> None:
 
 def test_passed_deadline(app: App, channel: grpc.Channel) -> None:
     """When the deadline passes, the client and the application are told, once."""
-    call = channel.unary_unary(HOLD).future(b"", timeout=0.1)
+    call = unary(channel, HOLD).future(b"", timeout=0.1)
     served = app.expect("request").call
     assert failure(call)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     assert app.expect("cancelled").call is served
@@ -152,7 +165,7 @@ def test_passed_deadline(app: App, channel: grpc.Channel) -> None:
 
 def test_cancelled_unary(app: App, channel: grpc.Channel) -> None:
     """A client that cancels is an event of its call."""
-    call = channel.unary_unary(HOLD).future(b"")
+    call = unary(channel, HOLD).future(b"")
     served = app.expect("request").call
     call.cancel()
     assert app.expect("cancelled").call is served
@@ -166,7 +179,7 @@ def test_cancelled_stream(app: App, channel: grpc.Channel) -> None:
         yield b"a"
         never.wait(PATIENCE_S)
 
-    call = channel.stream_stream(HOLD_STREAM)(messages())
+    call = stream(channel, HOLD_STREAM)(messages())
     served = app.expect("opened").call
     assert app.expect("message").message == b"a"
     served.send(b"b", settles=1)
@@ -174,13 +187,13 @@ def test_cancelled_stream(app: App, channel: grpc.Channel) -> None:
     call.cancel()
     never.set()
     assert app.expect("cancelled").call is served
-    assert channel.unary_unary(UNARY)(b"alive", timeout=PATIENCE_S) == b"alive"
+    assert unary(channel, UNARY)(b"alive", timeout=PATIENCE_S) == b"alive"
 
 
 def test_lost_connection(app: App) -> None:
     """A connection that is lost cancels its calls."""
     with dialled(app) as channel:
-        call = channel.unary_unary(HOLD).future(b"")
+        call = unary(channel, HOLD).future(b"")
         served = app.expect("request").call
     assert call.code() is grpc.StatusCode.CANCELLED
     assert app.expect("cancelled").call is served
@@ -191,18 +204,18 @@ def test_gzip(app: App) -> None:
     for algorithm in (grpc.Compression.Gzip, grpc.Compression.Deflate):
         with dialled(app) as channel:
             message = b"abc" * 100_000
-            echo = channel.unary_unary(UNARY)
+            echo = unary(channel, UNARY)
             assert echo(message, compression=algorithm, timeout=PATIENCE_S) == message
-            stream = channel.stream_stream(STREAM)
+            talk = stream(channel, STREAM)
             messages = [message, b"", b"x"]
-            replies = stream(iter(messages), compression=algorithm, timeout=PATIENCE_S)
+            replies = talk(iter(messages), compression=algorithm, timeout=PATIENCE_S)
             assert list(replies) == messages
 
 
 def test_largest_message() -> None:
     """A message of exactly the limit is served, one byte more is refused; compressed alike."""
     with serving(message_bytes=100_000) as app, dialled(app) as channel:
-        echo = channel.unary_unary(UNARY)
+        echo = unary(channel, UNARY)
         for algorithm in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
             fits = b"x" * 100_000
             assert echo(fits, compression=algorithm, timeout=PATIENCE_S) == fits
@@ -217,5 +230,5 @@ def test_large_answer_is_sent_as_the_client_reads(app: App) -> None:
     """An answer of many windows arrives whole."""
     with dialled(app, options=[("grpc.max_receive_message_length", -1)]) as channel:
         message = bytes(range(256)) * 80_000  # 20 MB
-        assert channel.unary_unary(UNARY)(message, timeout=PATIENCE_S) == message
+        assert unary(channel, UNARY)(message, timeout=PATIENCE_S) == message
     assert app.server.counters()["buffered_bytes"] == 0

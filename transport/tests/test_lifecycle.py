@@ -1,6 +1,5 @@
 """Starting, draining, closing, and what `take` promises in each state."""
 
-import os
 import socket
 import stat
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from penstock_transport import Event, Server
+
 from harness import (
     HOLD,
     HOLD_STREAM,
@@ -21,11 +22,11 @@ from harness import (
     RawClient,
     dialled,
     frame,
-    identity,
     request_headers,
     serving,
+    stream,
+    unary,
 )
-from penstock_transport import Server
 
 
 def test_several_addresses(tmp_path: Path) -> None:
@@ -37,13 +38,13 @@ def test_several_addresses(tmp_path: Path) -> None:
         assert not any(address.endswith(":0") for address in app.addresses)
         for address in app.addresses:
             with grpc.insecure_channel(address) as channel:
-                assert channel.unary_unary(UNARY)(b"x", timeout=PATIENCE_S) == b"x"
+                assert unary(channel, UNARY)(b"x", timeout=PATIENCE_S) == b"x"
     assert not path.exists()
 
 
 def test_peer(app: App, channel: grpc.Channel) -> None:
     """A call knows the address of its peer."""
-    call = channel.unary_unary(HOLD).future(b"")
+    call = unary(channel, HOLD).future(b"")
     served = app.expect("request").call
     host, _, port = served.peer.rpartition(":")
     assert host == "127.0.0.1"
@@ -85,7 +86,7 @@ def test_unix_socket_left_behind(tmp_path: Path) -> None:
             rival.start()
         rival.close()
         with grpc.insecure_channel(app.address) as channel:
-            assert channel.unary_unary(UNARY)(b"x", timeout=PATIENCE_S) == b"x"
+            assert unary(channel, UNARY)(b"x", timeout=PATIENCE_S) == b"x"
     path.write_text("precious")
     server = Server([f"unix:{path}"], METHODS)
     with pytest.raises(OSError, match="in use"):
@@ -147,7 +148,7 @@ def test_take_gives_no_more_than_asked() -> None:
     headers = request_headers(HOLD_STREAM.encode())
     with RawClient(address) as raw:
         raw.open(headers, b"".join(frame(b"%d" % n) for n in range(20)))
-        events = []
+        events: list[Event] = []
         while len(events) < 22:
             burst = server.take(7, PATIENCE_S)
             assert 0 < len(burst) <= 7
@@ -160,7 +161,7 @@ def test_take_gives_no_more_than_asked() -> None:
 
 def test_context_stays_with_the_call(app: App, channel: grpc.Channel) -> None:
     """What an application keeps with a call is there with each of its events."""
-    call = channel.stream_stream(HOLD_STREAM)(iter([b"a"]))
+    call = stream(channel, HOLD_STREAM)(iter([b"a"]))
     served = app.expect("opened").call
     assert served.context is None
     served.context = mine = object()
@@ -175,7 +176,7 @@ def test_kinds_may_be_any_objects() -> None:
     server = Server(["127.0.0.1:0"], METHODS, kinds=kinds)
     [address] = server.start()
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(HOLD, identity, identity).future(b"x")
+        call = unary(channel, HOLD).future(b"x")
         [event] = server.take(10, PATIENCE_S)
         assert event.kind is kinds[0]
         event.call.finish(0, reply=b"y")
@@ -186,7 +187,7 @@ def test_kinds_may_be_any_objects() -> None:
 def test_drain_lets_calls_end() -> None:
     """Draining refuses new calls and connections and waits for those in progress."""
     with serving() as app, dialled(app) as channel, RawClient(app.address) as raw:
-        call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+        call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S)
         served = app.expect("request").call
         assert raw.call(request_headers(UNARY.encode()), frame(b"")).status == 0
         assert not app.server.drain(0)
@@ -205,7 +206,7 @@ def test_drain_lets_calls_end() -> None:
 def test_drain_does_not_wait_for_ever() -> None:
     """A call that does not end makes `drain` return False after its time."""
     with serving() as app, dialled(app) as channel:
-        call = channel.unary_unary(HOLD).future(b"")
+        call = unary(channel, HOLD).future(b"")
         app.expect("request")
         assert not app.server.drain(0.1)
         app.server.close()
@@ -215,7 +216,7 @@ def test_drain_does_not_wait_for_ever() -> None:
 def test_drain_loses_nothing_under_load() -> None:
     """Every call that was accepted is answered; the others are told to go elsewhere."""
     with serving() as app, dialled(app) as channel:
-        echo = channel.unary_unary(UNARY)
+        echo = unary(channel, UNARY)
         started = threading.Event()
         outcomes: list[grpc.StatusCode] = []
 
@@ -239,7 +240,7 @@ def test_drain_loses_nothing_under_load() -> None:
 
 def test_close_ends_what_is_left(app: App, channel: grpc.Channel) -> None:
     """Closing aborts calls in progress; answering them afterwards does nothing."""
-    call = channel.unary_unary(HOLD).future(b"")
+    call = unary(channel, HOLD).future(b"")
     served = app.expect("request").call
     app.server.close()
     assert call.code() is grpc.StatusCode.UNAVAILABLE
@@ -252,7 +253,7 @@ def test_close_ends_what_is_left(app: App, channel: grpc.Channel) -> None:
 def test_server_that_is_forgotten() -> None:
     """A server that nobody closed does not keep its process."""
     code = """
-from penstock_transport import Server
+from penstock_transport import Event, Server
 server = Server(["127.0.0.1:0"], {"/a/b": "unary"})
 print(server.start())
 """
@@ -301,7 +302,7 @@ def test_settings_out_of_range(settings: dict[str, float], part: str) -> None:
 
 def test_methods_that_cannot_be() -> None:
     """A method is unary or a stream, and its path a string."""
-    with pytest.raises(ValueError, match="'unary' or 'stream'|unary"):
+    with pytest.raises(ValueError, match=r'a method is "unary" or "stream", not .both\.?'):
         Server([], {"/a/b": "both"})
     with pytest.raises(TypeError):
         Server([], {1: "unary"})  # type: ignore[dict-item]
@@ -309,7 +310,7 @@ def test_methods_that_cannot_be() -> None:
 
 def test_finish_that_cannot_be(app: App, channel: grpc.Channel) -> None:
     """A finish that makes no sense is refused, and the call can still be finished."""
-    call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+    call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S)
     served = app.expect("request").call
     with pytest.raises(ValueError, match="17 is not a status code"):
         served.finish(17)
@@ -329,6 +330,6 @@ def test_no_descriptor_is_left() -> None:
     def cycle() -> int:
         with serving() as app, RawClient(app.address) as raw:
             assert raw.call(request_headers(UNARY.encode()), frame(b"")).status == 0
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     assert cycle() == cycle()

@@ -10,6 +10,7 @@ import grpc
 import h2.errors
 import h2.events
 import pytest
+
 from harness import (
     HOLD,
     HOLD_STREAM,
@@ -22,12 +23,17 @@ from harness import (
     frame,
     request_headers,
     serving,
+    stream,
+    unary,
 )
 
 HOLD_HEADERS = request_headers(HOLD.encode())
 HOLD_STREAM_HEADERS = request_headers(HOLD_STREAM.encode())
 STREAM_HEADERS = request_headers(STREAM.encode())
 UNARY_HEADERS = request_headers(UNARY.encode())
+
+# Closing while more comes in may cost the peer the last bytes that were sent to it.
+CALM = (h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, None)
 
 
 def test_concurrent_calls() -> None:
@@ -66,7 +72,7 @@ def test_connections() -> None:
             assert first.call(UNARY_HEADERS, frame(b"")).status == 0
         assert app.server.counters()["refused_connections"] == 1
         with dialled(app) as channel:
-            echo = channel.unary_unary(UNARY)
+            echo = unary(channel, UNARY)
             assert echo(b"x", timeout=PATIENCE_S, wait_for_ready=True) == b"x"
 
 
@@ -88,7 +94,7 @@ def test_rapid_resets() -> None:
                 raw.http.send_headers(number, HOLD_HEADERS)
                 raw.http.reset_stream(number)
             raw.flush()
-            assert raw.read_to_end() == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+            assert raw.read_to_end() in CALM
             assert other.call(UNARY_HEADERS, frame(b"")).status == 0
         assert app.server.counters()["calls"] == 0
 
@@ -119,7 +125,7 @@ def test_floods_of_control_frames(flood: bytes) -> None:
     with serving(control_frames_per_second=100, min_ping_interval_s=None) as app:
         with RawClient(app.address) as raw:
             raw.write(flood * 500)
-            assert raw.read_to_end() == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+            assert raw.read_to_end() in CALM
         assert app.server.counters()["refused_floods"] == 1
 
 
@@ -145,23 +151,28 @@ def test_keepalive_drops_a_dead_peer() -> None:
 
 def test_keepalive_leaves_a_living_peer() -> None:
     """A peer that answers pings stays, though it says nothing else."""
-    with serving(keepalive_time_s=0.05, keepalive_timeout_s=5) as app:
-        with RawClient(app.address) as raw:
-            while sum(isinstance(one, h2.events.PingReceived) for one in raw.other) < 5:
-                assert raw.step()
-            assert raw.call(UNARY_HEADERS, frame(b"")).status == 0
+    with (
+        serving(keepalive_time_s=0.05, keepalive_timeout_s=5) as app,
+        RawClient(app.address) as raw,
+    ):
+        while sum(isinstance(one, h2.events.PingReceived) for one in raw.other) < 5:
+            assert raw.step()
+        assert raw.call(UNARY_HEADERS, frame(b"")).status == 0
 
 
 def test_idle_connection_is_told_to_leave() -> None:
     """A connection without calls is closed after its time; one with a call is not."""
-    with serving(connection_idle_s=0.2) as app:
-        with RawClient(app.address) as busy, RawClient(app.address) as idle:
-            busy.open(HOLD_HEADERS, frame(b""))
-            call = app.expect("request").call
-            assert idle.read_to_end() == 0
-            call.finish(0, reply=b"")
-            assert busy.answer(1).status == 0
-            assert busy.read_to_end() == 0
+    with (
+        serving(connection_idle_s=0.2) as app,
+        RawClient(app.address) as busy,
+        RawClient(app.address) as idle,
+    ):
+        busy.open(HOLD_HEADERS, frame(b""))
+        call = app.expect("request").call
+        assert idle.read_to_end() == 0
+        call.finish(0, reply=b"")
+        assert busy.answer(1).status == 0
+        assert busy.read_to_end() == 0
 
 
 def test_old_connection_is_told_to_leave() -> None:
@@ -291,7 +302,7 @@ def test_peer_that_takes_nothing_is_dropped() -> None:
 def test_memory_for_requests() -> None:
     """When all requests together hold too much, the next is refused, and room comes back."""
     with serving(buffered_bytes=1_000_000, message_bytes=600_000) as app, dialled(app) as channel:
-        hold = channel.unary_unary(HOLD)
+        hold = unary(channel, HOLD)
         first = hold.future(b"x" * 600_000, timeout=PATIENCE_S)
         call = app.expect("request").call
         second = hold.future(b"x" * 600_000, timeout=PATIENCE_S)
@@ -299,14 +310,14 @@ def test_memory_for_requests() -> None:
         assert "memory" in second.details()
         call.finish(0, reply=b"")
         assert first.result(PATIENCE_S) == b""
-        assert len(channel.unary_unary(UNARY)(b"x" * 600_000, timeout=PATIENCE_S)) == 600_000
+        assert len(unary(channel, UNARY)(b"x" * 600_000, timeout=PATIENCE_S)) == 600_000
         assert app.server.counters()["refused_memory"] == 1
 
 
 def test_bombs_together_stay_within_the_memory() -> None:
     """Compressed requests are counted by what they inflate to."""
     with serving(buffered_bytes=8 << 20, message_bytes=4 << 20) as app, dialled(app) as channel:
-        hold = channel.unary_unary(HOLD)
+        hold = unary(channel, HOLD)
         gzip = grpc.Compression.Gzip
         calls = [hold.future(bytes(4 << 20), compression=gzip, timeout=5) for _ in range(6)]
         held = [app.expect("request").call for _ in range(2)]
@@ -374,7 +385,7 @@ def test_connect_and_leave_costs_nothing() -> None:
 def test_memory_stays_while_calls_are_cancelled(app: App) -> None:
     """Ten thousand calls that are cancelled at once leave no memory behind."""
     with dialled(app) as channel:
-        echo = channel.unary_unary(UNARY)
+        echo = unary(channel, UNARY)
 
         def storm(count: int) -> int:
             for _ in range(count):
@@ -391,7 +402,7 @@ def test_memory_stays_while_calls_are_cancelled(app: App) -> None:
 def test_threads_that_answer_at_once(app: App) -> None:
     """Answers of many threads to one stream arrive whole, and the end comes last."""
     with dialled(app) as channel:
-        call = channel.stream_stream(HOLD_STREAM)(iter([b""]), timeout=PATIENCE_S)
+        call = stream(channel, HOLD_STREAM)(iter([b""]), timeout=PATIENCE_S)
         served = app.expect("opened").call
 
         def answer(n: int) -> None:

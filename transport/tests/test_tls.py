@@ -1,14 +1,15 @@
 """TLS and mutual TLS, and certificates that change while the server runs."""
 
-import datetime
+import datetime as dt
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,8 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from harness import HOLD, METHODS, PATIENCE_S, UNARY, App, serving
 from penstock_transport import Server
+
+from harness import HOLD, METHODS, PATIENCE_S, UNARY, App, serving, unary
 
 
 @dataclass
@@ -54,15 +56,15 @@ def authority(name: str = "authority") -> Identity:
 def _make(name: str, issuer: Identity | None) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
@@ -86,9 +88,9 @@ class Files:
         """Put the authority of clients in place."""
         (self.folder / "ca.pem").write_bytes(trusted.pem)
 
-    def settings(self, *, mutual: bool = False) -> Mapping[str, Path]:
+    def settings(self, *, mutual: bool = False) -> dict[str, Any]:
         """Give the server's settings."""
-        settings = {
+        settings: dict[str, Any] = {
             "tls_certificate": self.folder / "cert.pem",
             "tls_key": self.folder / "key.pem",
         }
@@ -109,9 +111,7 @@ def _files(tmp_path: Path, root: Identity) -> Files:
 
 
 @contextmanager
-def dialled(
-    app: App, trusted: Identity, client: Identity | None = None
-) -> Iterator[grpc.Channel]:
+def dialled(app: App, trusted: Identity, client: Identity | None = None) -> Iterator[grpc.Channel]:
     """Give a secure channel that trusts an authority."""
     key, certificate = (client.key_pem, client.pem) if client else (None, None)
     credentials = grpc.ssl_channel_credentials(trusted.pem, key, certificate)
@@ -122,14 +122,14 @@ def dialled(
 
 def outcome(channel: grpc.Channel) -> grpc.StatusCode:
     """Make a call and give its status."""
-    return channel.unary_unary(UNARY).future(b"x", timeout=PATIENCE_S).code()
+    return unary(channel, UNARY).future(b"x", timeout=PATIENCE_S).code()
 
 
 def test_tls(files: Files, root: Identity) -> None:
     """A client that trusts the certificate is served."""
     with serving(**files.settings()) as app, dialled(app, root) as channel:
         message = bytes(range(256)) * 4000
-        assert channel.unary_unary(UNARY)(message, timeout=PATIENCE_S) == message
+        assert unary(channel, UNARY)(message, timeout=PATIENCE_S) == message
 
 
 def test_tls_is_not_optional(files: Files, root: Identity) -> None:
@@ -153,7 +153,7 @@ def test_mutual_tls(files: Files, root: Identity) -> None:
             with dialled(app, root, client) as channel:
                 assert outcome(channel) is grpc.StatusCode.UNAVAILABLE
         with dialled(app, root, known) as channel:
-            call = channel.unary_unary(HOLD).future(b"", timeout=PATIENCE_S)
+            call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S)
             served = app.expect("request").call
             assert served.peer_certificate == known.certificate.public_bytes(
                 serialization.Encoding.DER
@@ -252,7 +252,7 @@ def test_files_that_cannot_be_used(files: Files, name: str) -> None:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ValueError, match=name):
-            Server([], METHODS, **files.settings(mutual=True))  # type: ignore[arg-type]
+            Server([], METHODS, **files.settings(mutual=True))
 
 
 def test_half_of_the_files(files: Files) -> None:
