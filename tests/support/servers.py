@@ -55,6 +55,25 @@ class RunningServer:
             for sample in family.samples
         }
 
+    def sample(self, name: str, **labels: str) -> float:
+        """Return one sample of /metrics, 0 if it is not there yet."""
+        return self.metrics().get((name, tuple(sorted(labels.items()))), 0.0)
+
+    def queue_depth(self, model: str, version: str = "1") -> float:
+        """Return how many requests wait for a model."""
+        return self.sample("penstock_queue_depth", model=model, version=version)
+
+    def rss_mib(self) -> float:
+        """Return the resident memory of the process in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that the process has used, in seconds."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def terminate(self) -> None:
         """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
@@ -66,9 +85,12 @@ class RunningServer:
 
 @contextmanager
 def serve(
-    repository: Path, *flags: str, environment: Mapping[str, str] | None = None
+    repository: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    exit_code: int = 0,
 ) -> Iterator[RunningServer]:
-    """Run a server on free ports; it is stopped by SIGTERM and must end with exit code 0.
+    """Run a server on free ports; it is stopped by SIGTERM and must end with exit_code.
 
     flags: of `penstock serve`. environment: instead of this process's.
     """
@@ -80,7 +102,7 @@ def serve(
                 yield server
                 server.terminate()
                 code = server.wait()
-                assert code == 0, f"exit code {code}: {log.read_text()}"
+                assert code == exit_code, f"exit code {code}: {log.read_text()}"
             finally:
                 process.kill()
 
