@@ -1,9 +1,11 @@
 """Server reflection, v1 and v1alpha: grpcurl and its like ask here for the schema."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
-from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor import Descriptor, FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.message import DecodeError
 
 from service.pb import reflection_v1_pb2, reflection_v1alpha_pb2
@@ -68,7 +70,7 @@ class Reflection:
             self._error(response, Code.NOT_FOUND, "not found in the schema of this server")
             return
         for descriptor in _with_imports(file):
-            response.file_descriptor_response.file_descriptor_proto.append(descriptor.serialized_pb)
+            response.file_descriptor_response.file_descriptor_proto.append(_serialised(descriptor))
 
     def _extensions(self, response: Any, name: str) -> None:
         try:
@@ -81,6 +83,22 @@ class Reflection:
     def _error(self, response: Any, code: Code, text: str) -> None:
         response.error_response.error_code = code
         response.error_response.error_message = text
+
+
+@cache
+def _serialised(file: FileDescriptor) -> bytes:
+    """Return a file with the JSON names that protoc leaves out of Python stubs."""
+    proto = FileDescriptorProto.FromString(file.serialized_pb)
+    for message in proto.message_type:
+        _name_fields(message, file.message_types_by_name[message.name])
+    return proto.SerializeToString()
+
+
+def _name_fields(proto: DescriptorProto, descriptor: Descriptor) -> None:
+    for field in proto.field:
+        field.json_name = descriptor.fields_by_name[field.name].json_name
+    for nested in proto.nested_type:
+        _name_fields(nested, descriptor.nested_types_by_name[nested.name])
 
 
 def _with_imports(file: FileDescriptor) -> list[FileDescriptor]:
