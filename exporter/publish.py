@@ -36,6 +36,8 @@ def staging(repository: Path, name: str) -> Iterator[Path]:
     created = _missing(model)
     try:
         stage = _make_stage(model)
+        for directory in created:
+            directory.chmod(0o755)  # whatever the umask: the server may run as another user
     except OSError as error:
         raise PublishFailed(f"{model}: cannot be written: {error.strerror}") from error
     try:
@@ -85,7 +87,7 @@ def _make_stage(model: Path) -> Path:
         # A failing export beside this one may remove the empty directory of the model.
         with suppress(FileNotFoundError):
             stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=model))
-            stage.chmod(0o755)  # mkdtemp makes it private; the server may run as another user
+            stage.chmod(0o755)  # mkdtemp makes it private
             return stage
     raise PublishFailed(f"{model}: disappears again and again; is something cleaning up there?")
 

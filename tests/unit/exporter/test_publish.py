@@ -1,5 +1,6 @@
 """Publishing: atomic, never over what is there, nothing left behind."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -72,9 +73,14 @@ def test_a_free_number_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_everybody_may_read_a_version(tmp_path: Path) -> None:
     """Files are 0644 and directories 0755, whatever the umask: servers run as other users."""
-    path = _publish(tmp_path / "models")
-    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in (path, *path.iterdir())}
-    assert modes == {"1": 0o755, "model.onnx": 0o644, "manifest.json": 0o644}
+    umask = os.umask(0o077)
+    try:
+        _publish(tmp_path / "models")
+    finally:
+        os.umask(umask)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "models").rglob("*")}
+    assert modes == {"m": 0o755, "1": 0o755, "model.onnx": 0o644, "manifest.json": 0o644}
+    assert (tmp_path / "models").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
