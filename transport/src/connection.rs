@@ -255,18 +255,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let mut flushes = false;
         loop {
+            // Answers stay together until there is nothing more to do.
+            this.meter.cork(!flushes);
             if this.accept(context).is_ready() || this.keep_time(context).is_ready() {
                 return Poll::Ready(());
             }
             let any = this.look_at_posted();
             this.core.events.publish(&mut this.events);
             if any {
+                flushes = false;
                 match this.core.phase() {
                     Phase::Serving => {}
                     Phase::Draining => this.leave(),
                     Phase::Closed => return Poll::Ready(()),
                 }
+            } else if this.meter.is_holding() && !flushes {
+                flushes = true;
             } else if this.mailbox.park(context.waker()) {
                 return Poll::Pending;
             }

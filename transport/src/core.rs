@@ -5,6 +5,7 @@ use crate::counters::Counters;
 use crate::events::Events;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
+use crate::pool::Pool;
 use crate::sync::lock;
 use slab::Slab;
 use std::collections::HashMap;
@@ -52,6 +53,7 @@ pub struct Core {
     pub limits: Limits,
     pub counters: Arc<Counters>,
     pub events: Events,
+    pub pool: Arc<Pool>,
     phase: AtomicU8,
     calls: AtomicUsize,
     buffered: AtomicUsize,
@@ -66,6 +68,7 @@ impl Core {
             limits,
             counters: Arc::default(),
             events: Events::default(),
+            pool: Arc::default(),
             phase: AtomicU8::new(Phase::Serving as u8),
             calls: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),

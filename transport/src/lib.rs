@@ -28,6 +28,7 @@ mod mailbox;
 mod mend;
 mod meter;
 mod outbound;
+mod pool;
 #[cfg(feature = "python")]
 mod python;
 mod scan;

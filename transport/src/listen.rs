@@ -223,7 +223,7 @@ impl Start {
     {
         let Self { core, mailbox, permit, address } = self;
         let limits = &core.limits;
-        let (stream, meter) = Metered::new(stream, Arc::clone(&core.counters), limits);
+        let (stream, meter) = Metered::new(stream, &core);
         let handshake = h2::server::Builder::new()
             .initial_window_size(limits.http2_stream_window)
             .initial_connection_window_size(limits.http2_connection_window)

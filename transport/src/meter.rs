@@ -1,14 +1,18 @@
-//! A byte stream that is watched: how much passes, when the peer last said something, and which
-//! HTTP/2 frames it sends (`scan`).
+//! A byte stream that is watched and buffered: how much passes, when the peer last said something,
+//! and which HTTP/2 frames it sends (`scan`).
+//!
+//! h2 flushes after every DATA frame. The connection's task corks the stream while it has more to
+//! do, so that the answers of a burst leave together.
 
+use crate::core::Core;
 use crate::counters::{Counter, Counters};
-use crate::limits::Limits;
+use crate::pool::{Chunk, Pool, SIZE};
 use crate::scan::Scanner;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,6 +23,8 @@ pub struct Meter {
     heard: AtomicU64, // microseconds since started
     flooding: AtomicBool,
     answered: AtomicBool, // the peer was sent something: its next ping is not a strike
+    corked: AtomicBool,   // h2's flushes are put off
+    holding: AtomicBool,  // something was put off
 }
 
 impl Meter {
@@ -28,6 +34,8 @@ impl Meter {
             heard: AtomicU64::new(0),
             flooding: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            corked: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
         }
     }
 
@@ -39,6 +47,16 @@ impl Meter {
     /// True once the peer has gone over a rate limit.
     pub fn is_flooding(&self) -> bool {
         self.flooding.load(Ordering::Relaxed)
+    }
+
+    /// Put flushes off, or let the next one through.
+    pub fn cork(&self, corked: bool) {
+        self.corked.store(corked, Ordering::Relaxed);
+    }
+
+    /// True when something waits for a flush.
+    pub fn is_holding(&self) -> bool {
+        self.holding.load(Ordering::Relaxed)
     }
 
     /// Say that the peer was sent a header or data.
@@ -53,14 +71,87 @@ pub struct Metered<S> {
     counters: Arc<Counters>,
     meter: Arc<Meter>,
     scanner: Scanner,
+    pool: Arc<Pool>,
+    received: Option<Chunk>,
+    waiting: Option<Chunk>,
 }
 
 impl<S> Metered<S> {
-    pub fn new(stream: S, counters: Arc<Counters>, limits: &Limits) -> (Self, Arc<Meter>) {
+    pub fn new(stream: S, core: &Core) -> (Self, Arc<Meter>) {
         let now = Instant::now();
         let meter = Arc::new(Meter::new(now));
-        let scanner = Scanner::new(limits, now);
-        (Self { stream, counters, meter: Arc::clone(&meter), scanner }, meter)
+        let metered = Self {
+            stream,
+            counters: Arc::clone(&core.counters),
+            meter: Arc::clone(&meter),
+            scanner: Scanner::new(&core.limits, now),
+            pool: Arc::clone(&core.pool),
+            received: None,
+            waiting: None,
+        };
+        (metered, meter)
+    }
+
+    fn note(&mut self, chunk: &mut Chunk, count: usize) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.meter.started).as_micros();
+        self.meter.heard.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.counters.add(Counter::BytesIn, count as u64);
+        let (received, _) = chunk.room().split_at_mut(count);
+        if !self.scanner.accept(received, now, &self.meter.answered) {
+            self.meter.flooding.store(true, Ordering::Relaxed);
+        }
+        chunk.extend(count);
+    }
+}
+
+impl<S: AsyncRead + Unpin> Metered<S> {
+    // Ready with None: the peer sends no more.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        if let Some(chunk) = self.received.take() {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        let mut chunk = self.pool.lend();
+        let mut buffer = ReadBuf::new(chunk.room());
+        let polled = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+        let count = buffer.filled().len();
+        if count == 0 {
+            self.pool.give_back(chunk);
+            return polled.map_ok(|()| None);
+        }
+        self.note(&mut chunk, count);
+        Poll::Ready(Ok(Some(chunk)))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Metered<S> {
+    // Write what waits.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(chunk) = &mut self.waiting {
+            if chunk.is_empty() {
+                self.meter.holding.store(false, Ordering::Relaxed);
+                self.waiting.take().into_iter().for_each(|chunk| self.pool.give_back(chunk));
+                break;
+            }
+            let stream = Pin::new(&mut self.stream);
+            let written = ready!(stream.poll_write(context, chunk.filled()))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            chunk.advance(written);
+            self.counters.add(Counter::BytesOut, written as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wait(&mut self, bytes: &[u8]) -> usize {
+        self.meter.holding.store(true, Ordering::Relaxed);
+        self.waiting.get_or_insert_with(|| self.pool.lend()).append(bytes)
+    }
+
+    fn has_room(&self, count: usize) -> bool {
+        // Bytes that have been written leave no room in front: what is left of it is enough.
+        self.waiting.as_ref().is_none_or(|chunk| chunk.end() + count <= SIZE)
     }
 }
 
@@ -71,19 +162,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let (_, received) = buffer.filled_mut().split_at_mut(before);
-        if !received.is_empty() {
-            let now = Instant::now();
-            let elapsed = now.duration_since(this.meter.started).as_micros();
-            this.meter.heard.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Ordering::Relaxed);
-            this.counters.add(Counter::BytesIn, received.len() as u64);
-            if !this.scanner.accept(received, now, &this.meter.answered) {
-                this.meter.flooding.store(true, Ordering::Relaxed);
-            }
+        let Some(mut chunk) = ready!(this.poll_receive(context))? else {
+            return Poll::Ready(Ok(()));
+        };
+        let count = buffer.remaining().min(chunk.len());
+        buffer.put_slice(chunk.filled().split_at(count).0);
+        chunk.advance(count);
+        if chunk.is_empty() {
+            this.pool.give_back(chunk);
+        } else {
+            this.received = Some(chunk);
         }
-        polled
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -93,9 +183,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.count_out(polled)
+        self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -104,28 +192,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.count_out(polled)
+        let count = slices.iter().map(|slice| slice.len()).sum();
+        if !this.has_room(count) {
+            ready!(this.poll_drain(context))?;
+        }
+        // What is larger than a buffer goes in part; h2 comes again with the rest.
+        Poll::Ready(Ok(slices.iter().map(|slice| this.wait(slice)).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        if this.meter.corked.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_drain(context))?;
+        Pin::new(&mut this.stream).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-}
-
-impl<S> Metered<S> {
-    fn count_out(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(written)) = &polled {
-            self.counters.add(Counter::BytesOut, *written as u64);
-        }
-        polled
+        let this = self.get_mut();
+        ready!(this.poll_drain(context))?;
+        Pin::new(&mut this.stream).poll_shutdown(context)
     }
 }
