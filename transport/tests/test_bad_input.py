@@ -1,9 +1,11 @@
 """What no honest client sends: each is answered or cut off, and the next call is served."""
 
+import contextlib
 import gzip
 import socket
 import zlib
 from collections.abc import Iterator
+from random import Random
 
 import h2.errors
 import h2.events
@@ -26,7 +28,9 @@ from harness import (
 
 UNARY_HEADERS = request_headers(UNARY.encode())
 STREAM_HEADERS = request_headers(STREAM.encode())
-FRAME_HEADERS, FRAME_RESET, FRAME_SETTINGS, FRAME_PING, FRAME_CONTINUATION = 1, 3, 4, 6, 9
+PATHS = (UNARY, STREAM, HOLD, HOLD_STREAM, "/no")
+FRAME_HEADERS, FRAME_SETTINGS, FRAME_PING = 1, 4, 6
+FRAME_WINDOW_UPDATE, FRAME_CONTINUATION = 8, 9
 
 
 def http2(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
@@ -316,6 +320,56 @@ def test_flood_of_continuations(app: App, raw: RawClient) -> None:
     with pytest.raises(ConnectionError):
         send()
     assert app.server.counters()["bytes_in"] < 10_000_000
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_flood_of_small_data_frames(raw: RawClient, size: int) -> None:
+    """DATA frames that carry next to nothing are borne or end the connection."""
+    body = frame(b"x" * 20_000)
+    raw.open(UNARY_HEADERS, b"", end=False)
+    small = b"".join(http2(0, body[n : n + 1] * size, stream=1) for n in range(20_000))
+    try:
+        raw.write(small)
+    except ConnectionError:
+        return
+    raw.write(http2(0, body[20_000 * size :], flags=1, stream=1))
+    answer = raw.answers[1]
+    while raw.step() and not answer.ended:
+        pass
+    assert raw.closed or answer.body == body
+
+
+def test_streams_that_make_the_server_reset(app: App, raw: RawClient) -> None:
+    """A peer whose errors make the server reset its own streams is cut off."""
+    app_headers = PlainEncoder().encode(request_headers(HOLD.encode()))
+    attack = b"".join(
+        http2(FRAME_HEADERS, app_headers if n == 1 else b"", flags=4, stream=n)
+        + http2(FRAME_WINDOW_UPDATE, bytes(4), stream=n)
+        for n in range(1, 8_001, 2)
+    )
+    with contextlib.suppress(ConnectionError):
+        raw.write(attack)
+    assert raw.read_to_end() != 0
+    assert app.server.counters()["calls"] <= 1  # the bystander's
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_frames(app: App, seed: int) -> None:
+    """Frames at random, some well formed, never harm anybody but their sender."""
+    random = Random(seed)
+    good = PlainEncoder().encode(request_headers(random.choice(PATHS).encode()))
+    for _ in range(10):
+        with RawClient(app.address) as raw, contextlib.suppress(ConnectionError):
+            number = 1
+            for _ in range(random.randrange(1, 60)):
+                kind = random.choice([0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255])
+                payload = random.choice(
+                    [good, frame(b"x"), b"", random.randbytes(random.randrange(40)), bytes(4)]
+                )
+                flags = random.choice([0, 1, 4, 5, 8, 0x20, 0x2D, 0xFF])
+                raw.write(http2(kind, payload, flags=flags, stream=random.choice([0, number, 2])))
+                number += random.choice([0, 0, 2])
+    assert app.server.counters()["refused_handshakes"] == 0
 
 
 def test_window_of_zero_and_back(raw: RawClient) -> None:

@@ -212,6 +212,9 @@ impl Server {
         let handle = Py::new(py, Call::new(Arc::clone(call), Arc::clone(&self.shared)))?;
         let handle = handle.into_any();
         call.with_handle(|slot| *slot = Some(handle.clone_ref(py)));
+        if call.is_finished() {
+            call.forget(); // finished by another thread since the event was taken
+        }
         Ok(handle)
     }
 }
