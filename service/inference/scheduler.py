@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, TypeAlias
 
 from service.errors import (
@@ -33,6 +34,7 @@ from service.tensors import Tensors
 _LOG = logging.getLogger(__name__)
 _SMOOTHING: Final = 0.1  # weight of the newest run in the mean of run times
 _ADMISSION_RUNS: Final = 8  # runs seen before anything is judged by their mean
+_INTERRUPT_S: Final = 5.0  # for a run to notice that it was stopped: at most one node of its graph
 _INLINE_S: Final = 500e-6  # runs up to this long may hold up the ingress thread
 
 
@@ -78,7 +80,7 @@ class Scheduler:
         self._waiting = 0
         self._waiting_rows = 0
         self._waiting_bytes = 0
-        self._running = 0
+        self._in_progress: list[list[Request]] = []  # members of each batch that runs
         self._closing = False
         self._mean_run_s = 0.0
         self._runs = 0
@@ -156,24 +158,37 @@ class Scheduler:
     def close(self, timeout: float) -> bool:
         """Refuse new requests, answer those accepted, join the threads, close the backend.
 
-        timeout: seconds; what still waits then is answered with ShuttingDown.
+        timeout: seconds; what waits or runs then is stopped and answered with ShuttingDown.
         Returns True if everything accepted was answered by the model.
         """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        if self._settles(timeout):
+            self._backend.close()
+            return True
+        with self._changed:
+            rest = [*self._queue.drain(), *chain.from_iterable(self._in_progress)]
+        cut_off = [request.fail(ShuttingDown()) for request in rest]  # which interrupts runs
+        if not self._settles(_INTERRUPT_S):
+            return False  # a run cannot be stopped: its backend must live until the process ends
+        self._backend.close()
+        return not any(cut_off)
+
+    def _settles(self, timeout: float) -> bool:
+        """Wait until the threads have ended and nothing runs inline. False at the time-out."""
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
+                if thread.is_alive():
+                    return False
         with self._changed:
-            rest = self._queue.drain()
-        for request in rest:
-            request.fail(ShuttingDown())
-        if any(thread.is_alive() for thread in self._threads):
-            return False  # a run is still going on: its backend must live until the process ends
-        self._backend.close()
-        return not rest
+            left = max(0.0, deadline - time.monotonic())
+            return self._changed.wait_for(self._is_at_rest, left)
+
+    def _is_at_rest(self) -> bool:
+        return not (self._in_progress or self._waiting)
 
     def _admit(self, request: Request, parts: Sequence[Request], now: float) -> None:
         if self._closing:
@@ -228,7 +243,9 @@ class Scheduler:
                 self._execute(members, run)
             finally:
                 with self._changed:
-                    self._running -= 1
+                    self._in_progress.remove(members)
+                    if self._closing:
+                        self._changed.notify_all()
 
     def _next_step(self) -> _Step | None:
         """Wait until there are requests to expire or to run; None when closing and empty."""
@@ -251,7 +268,7 @@ class Scheduler:
     def _next_inline(self) -> _Step | None:
         """Return what can be done at once, None if nothing or if a batch is running."""
         with self._changed:
-            if self._running:
+            if self._in_progress:
                 return None
             if expired := self._queue.expire(self._clock()):
                 return expired, [], Run(0)
@@ -275,7 +292,7 @@ class Scheduler:
     def _claim(self, key: Key, count: int) -> tuple[list[Request], Run]:
         members = self._queue.take(key, count)
         run = Run(len(members))
-        self._running += 1
+        self._in_progress.append(members)
         for request in members:
             self._forget(request)
             request.run = run

@@ -76,6 +76,11 @@ class FakeBackend:
             self._is_open = True
             self.changed.notify_all()
 
+    def shut(self) -> None:
+        """Let runs stand at the gate from now on."""
+        with self.changed:
+            self._is_open = False
+
     @property
     def stands(self) -> bool:
         """True while a run waits at the gate that neither a permit nor an interrupt lets pass."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from queue import SimpleQueue
 
 from service.errors import (
     InferenceFailed,
@@ -207,15 +208,44 @@ def test_close_answers_what_was_accepted() -> None:
 
 
 def test_close_gives_up_at_its_timeout() -> None:
-    """What still waits when the time to close is over ends with ShuttingDown."""
+    """What waits or runs when the time to close is over is stopped and ends with ShuttingDown."""
     with bench() as made:
         occupy(made)
         made.submit(1)
         assert made.scheduler.close(0.01) is False
         assert isinstance(made.error(1), ShuttingDown)
-        assert made.backend.closed == 0  # it still runs
+        assert isinstance(made.error(100), ShuttingDown)
+        assert made.backend.interrupted == 1
+        assert made.backend.closed == 1
+        made.backend.closed = 0  # the end of the test closes it once more
+
+
+def test_close_waits_for_a_run_on_the_thread_that_flushes() -> None:
+    """The model is freed only when a batch that flush runs by itself has ended."""
+    with bench(backend=FakeBackend(is_open=True)) as made:
+        value = 0.0
+        while not made.scheduler.runs_inline:
+            value += 1
+            assert value < 1000, "runs of microseconds are not taken for cheap"
+            made.submit(value)
+            made.assert_answered(value)
+        made.backend.shut()
+        ends: SimpleQueue[Outcome] = SimpleQueue()
+        batches = len(made.backend.batches)
+        made.scheduler.submit(Request(row(5), ("Y",), rows=1, on_end=ends.put), deferred=True)
+        flushing = threading.Thread(target=made.scheduler.flush)
+        flushing.start()
+        made.backend.wait_for_batches(batches + 1)
+        closing = threading.Thread(target=lambda: made.scheduler.close(WAIT_S))
+        closing.start()
+        eventually(lambda: _refuses(made), "new requests are refused")
+        assert made.backend.closed == 0
         made.backend.open()
-        made.assert_answered(100)
+        closing.join(WAIT_S)
+        flushing.join(WAIT_S)
+        assert ends.get(timeout=WAIT_S).error is None
+        assert made.backend.closed == 1
+        made.backend.closed = 0  # the end of the test closes it once more
 
 
 def test_unstarted_scheduler_keeps_what_is_submitted() -> None:
