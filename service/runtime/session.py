@@ -132,7 +132,9 @@ def _options(config: SessionConfig) -> ort.SessionOptions:
     options.graph_optimization_level = _LEVELS[config.graph_level]
     # Spinning threads burn a core between requests and starve the network threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # What fails is raised and reaches our log, which escapes it; ONNX Runtime's own lines would
+    # stand between ours on stderr, coloured and neither text nor JSON of ours.
+    options.log_severity_level = 4
     return options
 
 
