@@ -99,6 +99,23 @@ def test_rapid_resets() -> None:
         assert app.server.counters()["calls"] == 0
 
 
+def test_resets_of_calls_in_progress() -> None:
+    """Resets count against the rate also when each call has been seen before its reset."""
+    with serving(resets_per_second=20) as app, RawClient(app.address) as raw:
+        opened = 0
+        while opened < 1000:
+            number = raw.open(HOLD_HEADERS, frame(b""))
+            app.expect("request")
+            opened += 1
+            raw.http.reset_stream(number)
+            raw.flush()
+            app.expect("cancelled")
+            if app.server.counters()["refused_floods"]:
+                break
+        assert 20 < opened < 1000
+        assert raw.read_to_end() in CALM
+
+
 def test_honest_cancellations_are_no_flood() -> None:
     """A client that cancels now and then, below the rate, keeps its connection."""
     with serving(resets_per_second=1000) as app, RawClient(app.address) as raw:
