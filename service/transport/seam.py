@@ -133,7 +133,7 @@ class Limits:
     streams_per_connection: int = 128  # calls in progress on one connection
     connections: int = 2000
     stream_window: int = 64  # unsettled messages of one stream
-    stream_window_bytes: int = 64 << 20  # their size; one larger message is let through alone
+    stream_window_bytes: int = 64 << 20  # with fewer bytes unsettled the next one is handed up
     keepalive_time_s: float = 60.0  # ping an idle peer so often
     keepalive_timeout_s: float = 20.0  # and drop it when it does not answer so long
     min_ping_interval_s: float = 10.0  # a peer that pings more often is dropped

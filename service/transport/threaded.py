@@ -316,7 +316,7 @@ class _StreamCall(_Call):
         with self._changed:
             while not self._ended and (
                 len(self._sizes) >= limits.stream_window
-                or (self._sizes and self._unsettled_bytes + size > limits.stream_window_bytes)
+                or self._unsettled_bytes >= limits.stream_window_bytes
             ):
                 self._changed.wait()  # ends at the latest with the call: `abandon`
             if self._ended:

@@ -1,11 +1,13 @@
 """Every transport goes through the same tests, written against service.transport.seam."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import grpc
 import pytest
 
+from service.transport.native import is_installed, native_transport
 from service.transport.seam import Limits, Methods, Tls, Transport
 from service.transport.threaded import ThreadedTransport
 from tests.support.engine import METHODS, Engine
@@ -37,12 +39,16 @@ class Run(Protocol):
         """Return the engine, which takes events."""
 
 
-_FACTORIES: dict[str, Factory] = {"threaded": ThreadedTransport}
+_FACTORIES: dict[str, Factory] = {"native": native_transport, "threaded": ThreadedTransport}
 
 
 @pytest.fixture(params=sorted(_FACTORIES))
 def transport_factory(request: pytest.FixtureRequest) -> Factory:
     """Give the transport under test."""
+    if request.param == "native" and not is_installed():
+        if shutil.which("cargo"):
+            pytest.fail("penstock-transport is not installed though cargo is here: make native")
+        pytest.skip("penstock-transport is not installed: make native (needs cargo)")
     return _FACTORIES[request.param]
 
 
