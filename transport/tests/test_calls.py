@@ -155,7 +155,7 @@ def test_no_deadline(app: App, channel: grpc.Channel) -> None:
 
 def test_passed_deadline(app: App, channel: grpc.Channel) -> None:
     """When the deadline passes, the client and the application are told, once."""
-    call = unary(channel, HOLD).future(b"", timeout=0.1)
+    call = unary(channel, HOLD).future(b"", timeout=0.5)
     served = app.expect("request").call
     assert failure(call)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     assert app.expect("cancelled").call is served

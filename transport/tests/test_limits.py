@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import grpc
 import h2.errors
@@ -158,7 +159,7 @@ def test_pings_too_often() -> None:
 
 def test_keepalive_drops_a_dead_peer() -> None:
     """A peer that does not answer a ping is dropped, and its calls with it."""
-    with serving(keepalive_time_s=0.1, keepalive_timeout_s=0.1) as app:
+    with serving(keepalive_time_s=0.5, keepalive_timeout_s=0.5) as app:
         with RawClient(app.address) as raw:
             raw.open(HOLD_HEADERS, frame(b""))
             call = app.expect("request").call  # from here on, the client reads nothing
@@ -180,7 +181,7 @@ def test_keepalive_leaves_a_living_peer() -> None:
 def test_idle_connection_is_told_to_leave() -> None:
     """A connection without calls is closed after its time; one with a call is not."""
     with (
-        serving(connection_idle_s=0.2) as app,
+        serving(connection_idle_s=1.0) as app,
         RawClient(app.address) as busy,
         RawClient(app.address) as idle,
     ):
@@ -194,7 +195,7 @@ def test_idle_connection_is_told_to_leave() -> None:
 
 def test_old_connection_is_told_to_leave() -> None:
     """A connection of the largest age goes when its calls have ended."""
-    with serving(connection_age_s=0.2) as app, RawClient(app.address) as raw:
+    with serving(connection_age_s=0.5) as app, RawClient(app.address) as raw:
         raw.open(HOLD_HEADERS, frame(b""))
         call = app.expect("request").call
         while raw.goaway is None:
@@ -206,7 +207,7 @@ def test_old_connection_is_told_to_leave() -> None:
 
 def test_old_connection_is_dropped_after_its_grace() -> None:
     """A call cannot keep an old connection for ever."""
-    with serving(connection_age_s=0.1, connection_age_grace_s=0.1) as app:
+    with serving(connection_age_s=0.5, connection_age_grace_s=0.5) as app:
         with RawClient(app.address) as raw:
             raw.open(HOLD_HEADERS, frame(b""))
             app.expect("request")
@@ -336,12 +337,14 @@ def test_bombs_together_stay_within_the_memory() -> None:
     with serving(buffered_bytes=8 << 20, message_bytes=4 << 20) as app, dialled(app) as channel:
         hold = unary(channel, HOLD)
         gzip = grpc.Compression.Gzip
-        calls = [hold.future(bytes(4 << 20), compression=gzip, timeout=5) for _ in range(6)]
-        held = [app.expect("request").call for _ in range(2)]
-        ended = [call.code() for call in calls if call.done() or call not in calls[:2]]
-        assert grpc.StatusCode.RESOURCE_EXHAUSTED in ended
-        for call in held:
-            call.finish(0, reply=b"")
+        fit = [hold.future(bytes(4 << 20), compression=gzip) for _ in range(2)]
+        held = [app.expect("request").call for _ in fit]
+        for _ in range(4):
+            call = hold.future(bytes(4 << 20), compression=gzip, timeout=PATIENCE_S)
+            assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for served in held:
+            served.finish(0, reply=b"")
+        assert [call.result(PATIENCE_S) for call in fit] == [b"", b""]
 
 
 CLIENTS = 60
@@ -408,12 +411,12 @@ def test_memory_stays_while_calls_are_cancelled(app: App) -> None:
             for _ in range(count):
                 echo.future(b"x" * 1000).cancel()
             assert echo(b"after", timeout=PATIENCE_S) == b"after"
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
         before = storm(2_000)
         after = storm(8_000)
     assert app.server.counters()["calls"] == 0
-    assert after - before < 16 << 10  # KiB; server and client together
+    assert after - before < 16 << 20  # server and client together
 
 
 def test_threads_that_answer_at_once(app: App) -> None:
