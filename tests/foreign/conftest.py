@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from service.tensors import BF16, BYTES, FP16, FP32
+from service.transport.native import is_installed
 from tests.support import models, servers
 
 ROOT = servers.ROOT
@@ -30,10 +31,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def address(repository: Path) -> Iterator[str]:
+@pytest.fixture(scope="session", params=["native", "threaded"])
+def address(repository: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Serve the repository at this HOST:PORT; the server must stop with exit code 0."""
-    with servers.serve(repository) as server:
+    if request.param == "native" and not is_installed():
+        if shutil.which("cargo") is None:
+            pytest.skip("the native transport needs cargo, which is not here")
+        _missing("penstock-transport is not installed", "run `make native`")
+    with servers.serve(repository, "--transport", request.param) as server:
         yield server.address
 
 
