@@ -28,6 +28,7 @@ from service.transport.threaded import ThreadedTransport
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
+_LOOK_S: Final = 1.0
 _WITHOUT_NATIVE: Final = " (penstock-transport is not installed; it serves several times as much)"
 
 
@@ -133,7 +134,11 @@ class Server:
         for model in self.manager.servables():
             scheduler = model.scheduler
             yield Source(
-                model.name, model.version, scheduler.stats.snapshot(), scheduler.queue_depth
+                model.name,
+                model.version,
+                scheduler.stats.snapshot(),
+                scheduler.queue_depth,
+                scheduler.batches_in_progress,
             )
 
 
@@ -171,6 +176,7 @@ def serve(settings: Settings, stop: threading.Event, on_ready: Callable[[Server]
         server.abort()
         raise
     on_ready(server)
-    stop.wait()
+    while not stop.wait(_LOOK_S):
+        pass  # a signal that the kernel gave to another thread does not end the wait of this one
     stop.clear()
     return server.stop(stop.wait)

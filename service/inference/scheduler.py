@@ -100,6 +100,11 @@ class Scheduler:
         return self._waiting
 
     @property
+    def batches_in_progress(self) -> int:
+        """Return how many batches run."""
+        return len(self._in_progress)
+
+    @property
     def mean_run_s(self) -> float:
         """Return the running mean of the time of one execution, in seconds."""
         return self._mean_run_s

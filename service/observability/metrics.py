@@ -27,6 +27,7 @@ class Source:
     version: str
     totals: Totals
     queue_depth: int
+    batches_in_progress: int
 
 
 class ServerCollector(Collector):
@@ -51,11 +52,16 @@ class ServerCollector(Collector):
         depth = GaugeMetricFamily(
             "penstock_queue_depth", "Requests that wait for the model.", labels=_LABELS
         )
+        running = GaugeMetricFamily(
+            "penstock_batches_in_progress", "Batches that the model runs.", labels=_LABELS
+        )
         rows = CounterMetricFamily("penstock_rows", "Rows inferred.", labels=_LABELS)
         for source in sources:
             depth.add_metric((source.model, source.version), source.queue_depth)
+            running.add_metric((source.model, source.version), source.batches_in_progress)
             rows.add_metric((source.model, source.version), source.totals.rows)
         yield depth
+        yield running
         yield rows
         for name, value in sorted(self._transport().items()):
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
