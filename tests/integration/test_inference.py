@@ -157,7 +157,7 @@ def test_waiting_requests_are_batched(server: RunningServer, stub: Stub) -> None
     """Requests that come while the model runs share the next run, and get their own rows."""
     before = stub.stats_of("slow")
     occupying = stub.infer.future(_steps(10_000_000), timeout=WAIT_S)
-    eventually(lambda: _is_running(server), "the model is occupied")
+    eventually(lambda: server.runs("slow"), "the model is occupied")
     waiting = [stub.infer.future(_steps(value), timeout=WAIT_S) for value in range(20)]
     eventually(lambda: server.queue_depth("slow") == 20, "all wait")
     occupying.cancel()
@@ -222,8 +222,3 @@ def _sizes(statistics: ModelStatistics) -> Counter[int]:
 
 def _steps(count: int) -> ModelInferRequest:
     return raw_request("slow", one(INT64, np.array([[count]])))
-
-
-def _is_running(server: RunningServer) -> bool:
-    calls = server.sample("penstock_transport_calls")
-    return calls >= 1 and server.queue_depth("slow") == 0

@@ -50,10 +50,7 @@ def repository(tmp_path: Path) -> Path:
 def occupied(server: RunningServer, stub: Stub) -> Iterator[None]:
     """Keep the slow model busy, so that requests wait."""
     future = stub.infer.future(slow(FOR_EVER), timeout=120)
-    eventually(
-        lambda: server.sample("penstock_transport_calls") == 1 and not server.queue_depth("slow"),
-        "the model is busy",
-    )
+    eventually(lambda: server.runs("slow"), "the model is busy")
     yield
     future.cancel()
 

@@ -63,6 +63,10 @@ class RunningServer:
         """Return how many requests wait for a model."""
         return self.sample("penstock_queue_depth", model=model, version=version)
 
+    def runs(self, model: str, version: str = "1") -> bool:
+        """Tell whether a batch of a model runs."""
+        return self.sample("penstock_batches_in_progress", model=model, version=version) > 0
+
     def rss_mib(self) -> float:
         """Return the resident memory of the process in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
