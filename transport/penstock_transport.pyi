@@ -102,7 +102,7 @@ class Server:
         connection_outgoing_bytes: int = ...,
         http2_stream_window: int = ...,
         http2_connection_window: int = ...,
-        resets_per_second: int = 1000,
+        resets_per_second: int = 5000,
         control_frames_per_second: int = 1000,
         keepalive_time_s: float | None = 60.0,
         keepalive_timeout_s: float = 20.0,

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50); // when no descriptor is left
 const SEND_BUFFER: usize = 1 << 20; // what h2 buffers a stream, once flow control allows it
-const PENDING_RESETS: usize = 64; // streams reset before they were looked at
+const PENDING_RESETS: usize = 1024; // streams reset before they were looked at; their rate is `scan`'s
 const LOCAL_RESETS: usize = 1024; // streams that we reset because of errors of the peer
 
 /// A place to listen at.

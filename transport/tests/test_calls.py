@@ -139,7 +139,7 @@ def test_deadline_of_a_call(app: App, channel: grpc.Channel) -> None:
     call = unary(channel, HOLD).future(b"", timeout=30)
     served = app.expect("request").call
     assert served.deadline is not None
-    assert before + 29 < served.deadline <= time.monotonic() + 30
+    assert before + 29 < served.deadline < time.monotonic() + 31  # the client may round it up
     served.finish(0, reply=b"")
     assert call.result(PATIENCE_S) == b""
 

@@ -1,7 +1,6 @@
-"""Starting, draining, closing, and what `take` promises in each state."""
+"""Draining, closing, and what `take` promises in each state."""
 
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -27,90 +26,6 @@ from harness import (
     stream,
     unary,
 )
-
-
-def test_several_addresses(tmp_path: Path) -> None:
-    """A server listens on every address it is given, Unix sockets among them."""
-    path = tmp_path / "socket"
-    addresses = ["127.0.0.1:0", "localhost:0", f"unix:{path}"]
-    with serving(addresses=addresses) as app:
-        assert app.addresses[-1] == f"unix:{path}"
-        assert not any(address.endswith(":0") for address in app.addresses)
-        for address in app.addresses:
-            with grpc.insecure_channel(address) as channel:
-                assert unary(channel, UNARY)(b"x", timeout=PATIENCE_S) == b"x"
-    assert not path.exists()
-
-
-def test_peer(app: App, channel: grpc.Channel) -> None:
-    """A call knows the address of its peer."""
-    call = unary(channel, HOLD).future(b"")
-    served = app.expect("request").call
-    host, _, port = served.peer.rpartition(":")
-    assert host == "127.0.0.1"
-    assert int(port) > 0
-    served.finish(0, reply=b"")
-    call.result(PATIENCE_S)
-
-
-@pytest.mark.parametrize("family", ["ours", "foreign"])
-def test_port_in_use(family: str) -> None:
-    """A port that somebody has is an error that names it, and nothing is left listening."""
-    with serving() as app, socket.create_server(("127.0.0.1", 0)) as foreign:
-        port = foreign.getsockname()[1]
-        taken = app.address if family == "ours" else f"127.0.0.1:{port}"
-        server = Server(["127.0.0.1:0", taken], METHODS)
-        with pytest.raises(OSError, match=f"cannot listen on {taken}: .*in use"):
-            server.start()
-        server.close()
-
-
-@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:http2", "192.0.2.1:0", ":"])
-def test_address_that_cannot_be(address: str) -> None:
-    """An address that cannot be listened on is named."""
-    server = Server([address], METHODS)
-    with pytest.raises(OSError, match=f"cannot listen on {address}: "):
-        server.start()
-    server.close()
-
-
-def test_unix_socket_left_behind(tmp_path: Path) -> None:
-    """A socket without a server is taken over; one with a server, and a file, are not."""
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    with serving(addresses=[f"unix:{path}"]) as app:
-        assert stat.S_ISSOCK(path.stat().st_mode)
-        rival = Server([app.address], METHODS)
-        with pytest.raises(OSError, match="in use"):
-            rival.start()
-        rival.close()
-        with grpc.insecure_channel(app.address) as channel:
-            assert unary(channel, UNARY)(b"x", timeout=PATIENCE_S) == b"x"
-    path.write_text("precious")
-    server = Server([f"unix:{path}"], METHODS)
-    with pytest.raises(OSError, match="in use"):
-        server.start()
-    server.close()
-    assert path.read_text() == "precious"
-
-
-def test_path_of_a_socket_too_long(tmp_path: Path) -> None:
-    """A path that the system cannot take is an error that names it."""
-    server = Server([f"unix:{tmp_path}/{'x' * 200}"], METHODS)
-    with pytest.raises(OSError, match="cannot listen on unix:"):
-        server.start()
-    server.close()
-
-
-def test_start_is_once() -> None:
-    """A server is started once, and not after it was closed."""
-    with serving() as app, pytest.raises(OSError, match="once"):
-        app.server.start()
-    server = Server(["127.0.0.1:0"], METHODS)
-    server.close()
-    with pytest.raises(OSError, match="once"):
-        server.start()
 
 
 def test_take_waits_for_its_time() -> None:
@@ -282,46 +197,6 @@ def test_idle_server_uses_no_time() -> None:
         with pytest.raises(TimeoutError):
             raw.socket.recv(1)
         assert switches() - before <= 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"message_bytes": 0}, "message_bytes must be at least 1"),
-        ({"workers": 0}, "workers must be at least 1"),
-        ({"http2_stream_window": 1}, "http2_stream_window must be between"),
-        ({"keepalive_time_s": -1.0}, "keepalive_time_s = -1"),
-        ({"handshake_timeout_s": float("nan")}, "handshake_timeout_s = NaN"),
-    ],
-)
-def test_settings_out_of_range(settings: dict[str, float], part: str) -> None:
-    """A setting that cannot be is refused by its name."""
-    with pytest.raises(ValueError, match=part):
-        Server([], METHODS, **settings)  # type: ignore[arg-type]
-
-
-def test_methods_that_cannot_be() -> None:
-    """A method is unary or a stream, and its path a string."""
-    with pytest.raises(ValueError, match=r'a method is "unary" or "stream", not .both\.?'):
-        Server([], {"/a/b": "both"})
-    with pytest.raises(TypeError):
-        Server([], {1: "unary"})  # type: ignore[dict-item]
-
-
-def test_finish_that_cannot_be(app: App, channel: grpc.Channel) -> None:
-    """A finish that makes no sense is refused, and the call can still be finished."""
-    call = unary(channel, HOLD).future(b"", timeout=PATIENCE_S)
-    served = app.expect("request").call
-    with pytest.raises(ValueError, match="17 is not a status code"):
-        served.finish(17)
-    with pytest.raises(ValueError, match="needs a reply"):
-        served.finish(0)
-    with pytest.raises(ValueError, match="reserved"):
-        served.finish(3, trailers=[("grpc-status", "0")])
-    with pytest.raises(ValueError, match="printable"):
-        served.finish(3, trailers=[("key", "a\nb")])
-    served.finish(3, "\ud800 is no character")
-    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 COUNT_DESCRIPTORS = f"""

@@ -37,7 +37,7 @@ impl Server {
         stream_window_bytes = 64 << 20, buffered_bytes = 1 << 30,
         outgoing_window_bytes = 4 << 20, connection_outgoing_bytes = 128 << 20,
         http2_stream_window = 1 << 20, http2_connection_window = 16 << 20,
-        resets_per_second = 1000, control_frames_per_second = 1000,
+        resets_per_second = 5000, control_frames_per_second = 1000,
         keepalive_time_s = Some(60.0), keepalive_timeout_s = 20.0,
         min_ping_interval_s = Some(10.0), connection_idle_s = None, connection_age_s = None,
         connection_age_grace_s = 300.0, handshake_timeout_s = 10.0, send_timeout_s = Some(300.0),
