@@ -8,12 +8,13 @@ import pytest
 
 from service.inference.backend import Interrupt
 from service.inference.policy import BatchPolicy
-from service.inference.request import Outcome, Request
+from service.inference.request import Outcome, Request, batch_key
 from service.inference.scheduler import Scheduler, SchedulerConfig
 from service.tensors import Signature, Tensors
 from tests.support.fake import BATCHED, WAIT_S, row
 
-RUNS_TO_KNOW = 8  # runs that a scheduler wants to see before it trusts their mean
+RUNS_TO_KNOW = 8  # runs of a size that a scheduler wants to see before it trusts their mean
+ROWS = (1, 2, 4)  # one of each size up to the next power of two
 
 
 class Recorder:
@@ -44,14 +45,24 @@ def running(backend: Recorder, policy: BatchPolicy, patience: int = 0) -> Iterat
     """
     scheduler = Scheduler("m", backend, SchedulerConfig(policy))
     scheduler.start()
-    for _ in range(RUNS_TO_KNOW):
-        serve(scheduler, deferred=False)
-    for _ in range(patience):  # a busy machine may have made the first runs slow
-        if not scheduler.runs_inline:
-            serve(scheduler, deferred=False)
+    key = batch_key(BATCHED, row(0))
+    for count in ROWS:
+        for _ in range(RUNS_TO_KNOW):
+            submit_rows(scheduler, count)
+        for _ in range(patience):  # a busy machine may have made the first runs slow
+            if not scheduler.runs_inline(key, count):
+                submit_rows(scheduler, count)
     backend.threads.clear()
     yield scheduler
     assert scheduler.close(WAIT_S)
+
+
+def submit_rows(scheduler: Scheduler, rows: int) -> None:
+    """Run one request of so many rows on the model's own thread."""
+    done = threading.Event()
+    request = Request(row(0, rows), ("Y",), rows=rows, on_end=lambda _outcome: done.set())
+    scheduler.submit(request)
+    assert done.wait(WAIT_S)
 
 
 def serve(scheduler: Scheduler, *, deferred: bool, count: int = 1) -> list[Outcome]:
@@ -94,6 +105,14 @@ def test_other_models_never_hold_up_the_thread_that_flushes(
     backend = Recorder(seconds)
     with running(backend, policy) as scheduler:
         serve(scheduler, deferred=True, count=3)
+        assert threading.get_ident() not in backend.threads
+
+
+def test_a_size_that_was_never_seen_runs_on_the_models_own_thread() -> None:
+    """A model that is cheap for one row is not taken to be cheap for eight."""
+    backend = Recorder()
+    with running(backend, BatchPolicy(8), patience=1000) as scheduler:
+        serve(scheduler, deferred=True, count=8)
         assert threading.get_ident() not in backend.threads
 
 

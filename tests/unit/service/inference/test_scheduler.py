@@ -1,7 +1,6 @@
 """The scheduler with a backend that waits for the test: batching, cancellation, ends."""
 
 import threading
-from collections.abc import Sequence
 from queue import SimpleQueue
 
 from service.errors import (
@@ -9,12 +8,10 @@ from service.errors import (
     RequestCancelled,
     ShuttingDown,
 )
-from service.inference.backend import Interrupt
 from service.inference.policy import BatchPolicy
-from service.inference.request import Outcome, Request
-from service.tensors import Tensors
+from service.inference.request import Outcome, Request, batch_key
 from tests.support.bench import Bench, bench, occupy
-from tests.support.fake import SINGLE, WAIT_S, FakeBackend, row
+from tests.support.fake import BATCHED, SINGLE, WAIT_S, FakeBackend, row
 from tests.support.waiting import eventually
 
 
@@ -165,30 +162,6 @@ def test_instances_run_side_by_side() -> None:
         made.assert_answered(1, 2, 3)
 
 
-def test_cheap_idle_model_runs_on_the_thread_that_flushes() -> None:
-    """A model known to be fast is run by flush itself, without a hand-over."""
-    threads: set[str] = set()
-
-    class Recording(FakeBackend):
-        def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
-            threads.add(threading.current_thread().name)
-            return super().run(inputs, outputs, interrupt)
-
-    with bench(backend=Recording(is_open=True)) as made:
-        value = 0.0
-        while not made.scheduler.runs_inline:
-            value += 1
-            assert value < 1000, "runs of microseconds are not taken for cheap"
-            made.submit(value)
-            made.assert_answered(value)
-        threads.clear()
-        told: list[Outcome] = []
-        made.scheduler.submit(Request(row(5), ("Y",), rows=1, on_end=told.append), deferred=True)
-        made.scheduler.flush()
-        assert len(told) == 1
-        assert threads == {threading.current_thread().name}
-
-
 def test_close_answers_what_was_accepted() -> None:
     """Closing refuses new requests, runs those that wait, and only then frees the model."""
     with bench() as made:
@@ -224,7 +197,7 @@ def test_close_waits_for_a_run_on_the_thread_that_flushes() -> None:
     """The model is freed only when a batch that flush runs by itself has ended."""
     with bench(backend=FakeBackend(is_open=True)) as made:
         value = 0.0
-        while not made.scheduler.runs_inline:
+        while not made.scheduler.runs_inline(batch_key(BATCHED, row(5)), 1):
             value += 1
             assert value < 1000, "runs of microseconds are not taken for cheap"
             made.submit(value)

@@ -225,7 +225,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.refused_open += not self.is_closing
             return value, request
         if wanted.deferred:
-            self.is_exact = self.is_exact and not self.scheduler.runs_inline
+            sizes = [1 << bits for bits in range(8)]
+            cheap = [self.scheduler.runs_inline(request.key or (), size) for size in sizes]
+            self.is_exact = self.is_exact and not any(cheap)
             self._spawn(self.scheduler.flush)  # which may run the model, and stand at the gate
         return value, request
 

@@ -10,8 +10,10 @@ from hypothesis.extra import numpy as npst
 
 from service.errors import RequestError
 from service.inference.request import batch_key
+from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.codec import decode_inputs, parse_request
 from service.rpc.plan import Plan, Plans, cut_message, planned_inputs
+from service.rpc.wire import length_delimited
 from service.tensors import (
     BF16,
     FP16,
@@ -121,6 +123,43 @@ def test_damaged_request_is_never_taken_for_another(data: st.DataObject) -> None
         return
     assert_equal(decoded, decode_inputs("m", signature, request))
     assert request.id.encode() == cut.request_id
+
+
+_SENT = {"X": (FP32, np.arange(3, dtype=np.float32).reshape(1, 3))}
+_PIECES = [
+    length_delimited(1, b"m"),
+    length_delimited(1, b"n"),
+    length_delimited(2, b"2"),
+    length_delimited(3, b"id"),
+    length_delimited(3, b""),
+    length_delimited(6, b""),
+    length_delimited(7, bytes(12)),
+    length_delimited(7, bytes(13)),
+    length_delimited(9, b"of a newer protocol"),
+    ModelInferRequest(inputs=raw_request("m", _SENT).inputs).SerializeToString(),
+    b"\x08\x01",
+]
+
+
+@settings(max_examples=500)
+@given(st.permutations(_PIECES), st.integers(0, len(_PIECES)), st.booleans())
+def test_fields_in_any_order_are_never_taken_for_others(
+    pieces: list[bytes],
+    count: int,
+    behind: bool,  # noqa: FBT001
+) -> None:
+    """Repeated, missing, misplaced and unknown fields meet a plan only if they mean the same."""
+    signature = signature_of(_SENT)
+    good = raw_request("m", _SENT).SerializeToString()
+    head, plan = plan_of(good, signature)
+    message = b"".join(([good] if behind else []) + pieces[:count])
+    cut = cut_message(message)
+    if cut is None or cut.head != head or (decoded := plan.decode(message, cut)) is None:
+        return
+    request = parse_request(message)
+    assert (request.model_name, request.model_version, len(request.outputs)) == ("m", "", 0)
+    assert request.id.encode() == cut.request_id
+    assert_equal(decoded, decode_inputs("m", signature, request))
 
 
 @given(st.binary(max_size=300))
