@@ -11,7 +11,7 @@ import numpy as np
 
 from exporter.cases import Case
 from exporter.errors import VerificationFailed, table
-from service.errors import dims
+from service.errors import dims, listed
 from service.repository.manifest import Parity, Tolerance
 from service.tensors import Array, Tensors
 
@@ -48,9 +48,12 @@ def prove_parity(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> tuple
     """
     parity: dict[tuple[int, str], Parity] = {}
     rows: list[list[str]] = []
+    vacuous = {name for case in cases for name in case.outputs}
     for case in cases:
         outputs = run(case.inputs)
         for name, want in case.outputs.items():
+            if _says_something(want):
+                vacuous.discard(name)
             found = compare(outputs[name], want, tolerance)
             if not found.passes:
                 rows.append(_line(str(case.rows or "-"), name, found))
@@ -64,6 +67,12 @@ def prove_parity(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> tuple
             + "\n  Look for randomness in forward (dropout outside of eval, torch.rand), branches "
             "on x.shape, and\n  values that were computed once in Python; or allow more with "
             "--rtol and --atol.",
+        )
+    if vacuous:
+        raise VerificationFailed(
+            f"nothing is proved of output(s) {listed(sorted(vacuous))}: the module itself gave no "
+            "finite value in any case. Give inputs that it can work with: --sample FILE.npz, or "
+            "a range in --input",
         )
     return tuple(parity.values())
 
@@ -106,6 +115,13 @@ def compare(got: Array, want: Array, tolerance: Tolerance) -> Difference:
         gap = np.where(same_special, 0.0, np.abs(value - reference))
     gap = np.where(np.isnan(gap), np.inf, gap)
     return _difference(gap, gap > allowed, np.where(finite, reference, 0.0), allowed)
+
+
+def _says_something(reference: Array) -> bool:
+    """Tell whether equality with it means anything: it has a value that is a number."""
+    if not np.issubdtype(reference.dtype, np.floating):
+        return reference.size > 0
+    return bool(np.isfinite(reference).any())
 
 
 def _difference(gap: Array, wrong: Array, reference: Array, allowed: float) -> Difference:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from exporter.errors import PublishFailed, UsageError
+from service.repository.layout import STAGE_PREFIX
 from service.repository.manifest import MANIFEST_FILE, Manifest, sha256_of
 from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
 
-_STAGE: Final = ".tmp-"  # no version starts with a dot: the server passes over it
 _TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _ATTEMPTS: Final = 100  # exports that may finish between a look at the versions and the rename
 
@@ -86,7 +86,7 @@ def _make_stage(model: Path) -> Path:
         model.mkdir(parents=True, exist_ok=True)
         # A failing export beside this one may remove the empty directory of the model.
         with suppress(FileNotFoundError):
-            stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=model))
+            stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=model))
             stage.chmod(0o755)  # mkdtemp makes it private
             return stage
     raise PublishFailed(f"{model}: disappears again and again; is something cleaning up there?")

@@ -45,6 +45,9 @@ def fit(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     Raises WeightsError with a table if names or shapes differ, or if a weight is NaN.
     """
     own = module.state_dict()
+    for prefix in _PREFIXES:  # a part of the module may really be called so
+        if own and all(name.startswith(prefix) for name in own):
+            weights = {prefix + name.removeprefix(prefix): value for name, value in weights.items()}
     rows = [*_missing(own, weights), *_unexpected(own, weights), *_misshaped(own, weights)]
     if rows:
         more = f"\n  and {len(rows) - _MAX_ROWS} more" if len(rows) > _MAX_ROWS else ""

@@ -45,7 +45,9 @@ class Settings:
     max_message_mib: int = _setting(64, "largest gRPC message in MiB")
     max_concurrent_calls: int = _setting(512, "calls and streams in progress at once")
     stream_window: int = _setting(64, "requests in flight on one stream")
-    default_deadline: float = _setting(60.0, "seconds for requests without a deadline; 0: none")
+    default_deadline: float = _setting(
+        60.0, "seconds in the queue for requests without a deadline; 0: any"
+    )
     drain_delay: float = _setting(1.0, "seconds between NOT_SERVING and refusing, on SIGTERM")
     grace: float = _setting(25.0, "seconds that accepted requests may take after SIGTERM")
     watch: float = _setting(0.0, "look for new versions every so many seconds; 0: never")

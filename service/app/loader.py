@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from service.config import Settings
-from service.errors import LoadError, ProviderUnavailable
+from service.errors import ProviderUnavailable
 from service.inference.model import Model
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
@@ -44,10 +44,10 @@ class ModelLoader:
         try:
             spec = self._resolve(session, source, config, manifest, notes)
             self._prepare(session, source, spec, config, manifest)
-        except LoadError:
+            model = self._schedule(session, source, spec, config, path, started, notes)
+        except BaseException:
             session.close()
             raise
-        model = self._schedule(session, source, spec, config, path, started, notes)
         _log_ready(model)
         return model
 

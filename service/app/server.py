@@ -28,7 +28,6 @@ from service.transport.threaded import ThreadedTransport
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
-_LOOK_S: Final = 1.0
 _WITHOUT_NATIVE: Final = " (penstock-transport is not installed; it serves several times as much)"
 
 
@@ -61,9 +60,10 @@ class Server:
         """Return HOST:PORT of the HTTP side port."""
         return self._side_port.address
 
-    def start(self) -> None:
+    def start(self, stops: Callable[[], bool] = lambda: False) -> None:
         """Listen, then load the models; health says NOT_SERVING until they are warm.
 
+        stops: asked between models; what is not loaded then is left out.
         Raises SettingsError if an address cannot be bound, RepositoryError if there is no
         repository, LoadError if not a single model can be served.
         """
@@ -72,10 +72,12 @@ class Server:
         self._side_port.start()
         self.dispatcher.start(self._transport)
         self.manager.announce(sources)
-        self.manager.apply(sources)
+        self.manager.apply(sources, lambda: not stops())
+        if stops():
+            return
         if self._settings.watch:
             self._watcher = Watcher(self._repository, self.manager, self._settings.watch)
-            self._watcher.start()
+            self._watcher.start(sources)
         elif not self.manager.servables():
             raise LoadError(
                 "no model can be served: "
@@ -93,9 +95,9 @@ class Server:
         if self._settings.drain_delay:
             _LOG.info("draining: NOT_SERVING for %.1f s", self._settings.drain_delay)
             hurry(min(self._settings.drain_delay, self._settings.grace))
-        if self._watcher is not None:
-            self._watcher.stop()
         self.dispatcher.drain()
+        if self._watcher is not None:
+            self._watcher.stop(max(0.0, deadline - time.monotonic()))
         clean = self._transport.drain(max(0.0, deadline - time.monotonic()))
         clean = self.manager.close(max(0.1, deadline - time.monotonic())) and clean
         self.abort()
@@ -171,12 +173,12 @@ def serve(settings: Settings, stop: threading.Event, on_ready: Callable[[Server]
     """
     server = Server(settings)
     try:
-        server.start()
+        server.start(stop.is_set)
     except BaseException:
         server.abort()
         raise
-    on_ready(server)
-    while not stop.wait(_LOOK_S):
-        pass  # a signal that the kernel gave to another thread does not end the wait of this one
+    if not stop.is_set():
+        on_ready(server)
+    stop.wait()
     stop.clear()
     return server.stop(stop.wait)

@@ -26,15 +26,15 @@ class Watcher:
         self._seen: _Fingerprint = ()
         self._thread = threading.Thread(target=self._loop, name="watcher", daemon=True)
 
-    def start(self) -> None:
-        """Remember the repository as it is, and look again every interval."""
-        self._seen = _fingerprint(self._repository.scan())
+    def start(self, known: list[ModelSource]) -> None:
+        """Look every interval for what differs from the sources that are known."""
+        self._seen = _fingerprint(known)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Look no more; waits for a load in progress."""
+    def stop(self, timeout: float) -> None:
+        """Look no more; waits so many seconds for a load in progress."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout)
 
     def _loop(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -46,7 +46,10 @@ class Watcher:
             seen = _fingerprint(sources)
             if seen != self._seen:
                 self._seen = seen
-                self._manager.apply(sources)
+                try:
+                    self._manager.apply(sources, lambda: not self._stop.is_set())
+                except Exception:  # noqa: BLE001  it must look again
+                    _LOG.exception("the repository could not be applied, what serves goes on")
 
 
 def _fingerprint(sources: list[ModelSource]) -> _Fingerprint:

@@ -1,16 +1,18 @@
 """`penstock serve`: the server, from settings to exit code."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
-from types import FrameType
+from typing import Final
 
 from service.app.server import Server, serve
 from service.config import add_flags, load_settings
 from service.observability.logs import configure
 
-_LOST = 3  # exit code if accepted requests were not answered
+_LOST: Final = 3  # exit code if accepted requests were not answered
+_HARD_EXIT_S: Final = 5.0  # past the grace period; a load or a run that cannot be stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +30,31 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(vars(arguments))
     configure(settings.log_level, settings.log_format)
     stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    # A Python handler runs on the main thread only when that wakes up, whichever thread the kernel
+    # gave the signal to. The wake-up descriptor is written at once: a thread of ours reads it.
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    threading.Thread(
+        target=_wait_for_signals,
+        args=(receiver, stop, settings.grace),
+        name="signals",
+        daemon=True,
+    ).start()
     return 0 if serve(settings, stop, _say_ready) else _LOST
+
+
+def _wait_for_signals(receiver: int, stop: threading.Event, grace_s: float) -> None:
+    """Set stop at every signal; after the first there is an end to waiting."""
+    os.read(receiver, 1)
+    overdue = threading.Timer(grace_s + _HARD_EXIT_S, os._exit, (_LOST,))
+    overdue.daemon = True
+    overdue.start()
+    stop.set()
+    while os.read(receiver, 1):
+        stop.set()
 
 
 def _say_ready(server: Server) -> None:

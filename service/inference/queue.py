@@ -80,8 +80,15 @@ class RequestQueue:
         self._add(request, level)
 
     def count(self, level: int) -> int:
-        """Return how many requests wait on a level."""
-        return sum(len(group) for group in self._levels.get(level, {}).values())
+        """Return how many live requests wait on a level."""
+        groups = self._levels.get(level, {}).values()
+        return sum(not request.ended for group in groups for request in group)
+
+    def compact(self) -> None:
+        """Drop every request that has ended."""
+        for groups in self._levels.values():
+            for key, group in list(groups.items()):
+                groups[key] = deque(request for request in group if not request.ended)
 
     def front(self) -> Key | None:
         """Return the batch key that is served next; None if nothing waits.

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from service.errors import RequestCancelled, RequestError
 from service.inference.backend import Interrupt
-from service.tensors import Signature, Tensors
+from service.tensors import Array, Signature, Tensors
 
 Key: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -79,7 +79,7 @@ class Request:
         self.deadline = deadline
         self.priority = priority
         self.timeout_us = timeout_us
-        self.bytes = sum([array.nbytes for array in inputs.values()])
+        self.bytes = sum([_size(array) for array in inputs.values()])
         self.key = key
         # The rest belongs to the scheduler.
         self.arrived = 0.0
@@ -115,6 +115,13 @@ class Request:
             on_leave(self)
         on_end(outcome)
         return True
+
+
+def _size(array: Array) -> int:
+    """Return the bytes that an array holds; of strings the characters, not the references."""
+    if array.dtype.hasobject:
+        return array.nbytes + sum(map(len, array.reshape(-1).tolist()))
+    return array.nbytes
 
 
 def batch_key(signature: Signature, inputs: Tensors) -> Key:

@@ -18,6 +18,7 @@ from service.errors import (
     BackendInterrupted,
     DeadlineUnmeetable,
     InferenceFailed,
+    InvalidRequest,
     QueueFull,
     RequestError,
     ShuttingDown,
@@ -36,9 +37,19 @@ _SMOOTHING: Final = 0.1  # weight of the newest run in the mean of run times
 _ADMISSION_RUNS: Final = 8  # runs seen before anything is judged by their mean
 _INTERRUPT_S: Final = 5.0  # for a run to notice that it was stopped: at most one node of its graph
 _INLINE_S: Final = 500e-6  # runs up to this long may hold up the ingress thread
+_TOO_LONG_S: Final = 0.25  # an inline run that took this long was the last one of its model
+_MAX_COSTS: Final = 256  # shapes whose cost is kept, per model version
 
 
 _Step: TypeAlias = tuple[list[tuple[Request, RequestError]], list[Request], Run]
+
+
+@dataclass(slots=True)
+class _Cost:
+    """Running mean of the time that batches of one shape and size take."""
+
+    mean_s: float
+    runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +93,11 @@ class Scheduler:
         self._waiting_bytes = 0
         self._in_progress: list[list[Request]] = []  # members of each batch that runs
         self._closing = False
+        self._dead = 0  # requests that ended in the queue and are still in it, at most
         self._mean_run_s = 0.0
         self._runs = 0
+        self._costs: dict[tuple[Key, int], _Cost] = {}
+        self._may_run_inline = config.batch.max_delay_s == 0
         self._threads = [
             threading.Thread(target=self._work, name=f"{model}-{index}", daemon=True)
             for index in range(config.instances)
@@ -109,32 +123,37 @@ class Scheduler:
         """Return the running mean of the time of one execution, in seconds."""
         return self._mean_run_s
 
-    @property
-    def runs_inline(self) -> bool:
-        """Tell whether `flush` would run the model on the caller's thread now."""
-        return (
-            self._runs >= _ADMISSION_RUNS
-            and self._mean_run_s <= _INLINE_S
-            and self._policy.max_delay_s == 0
-        )
+    def runs_inline(self, key: Key, rows: int) -> bool:
+        """Tell whether `flush` would run a batch of this shape and size on the caller's thread.
+
+        Only what was seen to be cheap is: by shape, and by the size of the batch to a power of
+        two.
+        """
+        if not self._may_run_inline:
+            return False
+        cost = self._costs.get((key, rows.bit_length()))
+        return cost is not None and cost.runs >= _ADMISSION_RUNS and cost.mean_s <= _INLINE_S
 
     def submit(self, request: Request, *, deferred: bool = False) -> None:
         """Accept a valid request; its on_end is called later, on any thread.
 
         A request with more rows than the largest batch is split, and its answer joined again.
         deferred: the caller calls `flush` after a burst of requests; no thread is woken up yet.
-        Raises QueueFull, DeadlineUnmeetable or ShuttingDown; the request has then not ended.
+        Raises QueueFull, DeadlineUnmeetable or ShuttingDown, and InvalidRequest if it has more
+        rows than the queue could ever hold; the request has then not ended.
         """
-        max_rows = self._config.batch.max_rows
-        parts = [request] if request.rows <= max_rows else split_request(request, max_rows)
+        max_rows = self._policy.max_rows
+        count = -(-request.rows // max_rows)
         now = self._clock()
-        for part in parts:
-            part.arrived = now
-            if part.key is None:
-                part.key = batch_key(self._signature, part.inputs)
+        if request.key is None:
+            request.key = batch_key(self._signature, request.inputs)
         with self._changed:
-            self._admit(request, parts, now)
+            self._admit(request, count, now)
+            parts = [request]
+            if count > 1:
+                parts = split_request(request, max_rows, self._fault)
             for part in parts:
+                part.arrived = now
                 part.waiting = True
                 part.on_leave = self._left
                 self._queue.push(part)
@@ -153,9 +172,16 @@ class Scheduler:
         A cheap model that nobody runs at the moment is run right here: a hand-over to a thread
         would cost more than the run. Otherwise the threads are woken up.
         """
-        if self.runs_inline:
+        if self._may_run_inline:
+            started = self._clock()
             while self._waiting and (step := self._next_inline()) is not None:
                 self._perform(step)
+                now = self._clock()
+                if now - started > _TOO_LONG_S:
+                    _LOG.info("model %s: runs on its own thread from now on", self._model)
+                    self._may_run_inline = False
+                    break
+                started = now
         if self._waiting:
             with self._changed:
                 self._changed.notify(self._config.instances)
@@ -195,17 +221,24 @@ class Scheduler:
     def _is_at_rest(self) -> bool:
         return not (self._in_progress or self._waiting)
 
-    def _admit(self, request: Request, parts: Sequence[Request], now: float) -> None:
+    def _admit(self, request: Request, count: int, now: float) -> None:
+        """Raise if a request that runs as count batches is not to be accepted now."""
         if self._closing:
             raise ShuttingDown
         config = self._config
-        if self._waiting + len(parts) > config.queue_requests:
+        level = config.queue.level_of(request.priority)
+        limit = config.queue.policy_of(level).max_requests
+        capacity = min(config.queue_requests, limit or config.queue_requests)
+        if count > capacity:
+            raise InvalidRequest(
+                f"inference request batch-size must be <= {capacity * self._policy.max_rows} for "
+                f"'{self._model}', got {request.rows}: more rows than its queue can hold",
+            )
+        if self._waiting + count > config.queue_requests:
             raise QueueFull(self._model, f"{self._waiting} requests")
         if self._waiting and self._waiting_bytes + request.bytes > config.queue_bytes:
             raise QueueFull(self._model, f"{self._waiting_bytes >> 20} MiB")
-        level = config.queue.level_of(request.priority)
-        limit = config.queue.policy_of(level).max_requests
-        if limit and self._queue.count(level) + len(parts) > limit:
+        if limit and self._queue.count(level) + count > limit:
             raise QueueFull(self._model, f"{limit} requests")
         if request.deadline is not None and self._runs >= _ADMISSION_RUNS and self._waiting:
             left_s = request.deadline - now
@@ -219,6 +252,10 @@ class Scheduler:
         with self._changed:
             if request.waiting:
                 self._forget(request)
+                self._dead += 1
+                if self._dead > self._waiting + _MAX_COSTS:
+                    self._queue.compact()
+                    self._dead = 0
                 return
             run, request.run = request.run, None
             if run is None:
@@ -246,6 +283,9 @@ class Scheduler:
         if members:
             try:
                 self._execute(members, run)
+            except Exception as error:  # noqa: BLE001  a fault of ours must not strand callers
+                for request in members:
+                    self._fail(request, self._fault(error))
             finally:
                 with self._changed:
                     self._in_progress.remove(members)
@@ -264,7 +304,8 @@ class Scheduler:
                         return None
                     self._changed.wait()
                     continue
-                decision = self._decide(key)
+                waiting = self._queue.peek(key, self._policy.max_rows + 1)
+                decision = self._decide(waiting)
                 if isinstance(decision, Close):
                     return [], *self._claim(key, decision.requests)
                 until = min(decision.until, self._queue.earliest_leave)
@@ -280,14 +321,18 @@ class Scheduler:
             key = self._queue.front()
             if key is None:
                 return None
-            decision = self._decide(key)
-            return ([], *self._claim(key, decision.requests)) if type(decision) is Close else None
+            waiting = self._queue.peek(key, self._policy.max_rows + 1)
+            decision = self._decide(waiting)
+            if type(decision) is not Close:
+                return None
+            rows = sum([request.rows for request in waiting[: decision.requests]])
+            if not self.runs_inline(key, rows):
+                return None
+            return [], *self._claim(key, decision.requests)
 
-    def _decide(self, key: Key) -> Close | Wait:
-        policy = self._config.batch
-        waiting = self._queue.peek(key, policy.max_rows + 1)
+    def _decide(self, waiting: Sequence[Request]) -> Close | Wait:
         return decide(
-            policy,
+            self._policy,
             [request.rows for request in waiting],
             waiting[0].arrived,
             self._clock(),
@@ -314,7 +359,7 @@ class Scheduler:
             return  # every caller has left: nobody waits for an answer
         except BackendError as error:
             if len(members) == 1:
-                self._fail_run(members[0], error)
+                self._fail(members[0], self._fault(error))
                 return
             for request in members:
                 alone = Run(1)
@@ -354,22 +399,33 @@ class Scheduler:
         started = now - compute_ns / 1e9
         queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
         self.stats.record_batch(timing, queue_ns)
-        self._note_run(compute_ns / 1e9)
+        self._note_run(members[0].key or (), timing.rows, compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):
             request.on_leave = None  # the run is over: nothing is left to stop
             if tuple(part) != request.outputs:  # a batch mate wanted others, or another order
                 part = {name: part[name] for name in request.outputs}  # noqa: PLW2901
-            request.complete(part, Timings(waited, compute_ns))
+            try:
+                request.complete(part, Timings(waited, compute_ns))
+            except Exception:  # noqa: BLE001  it must not harm its batch mates
+                _LOG.exception("model %s: an answer could not be given", self._model)
 
-    def _note_run(self, seconds: float) -> None:
+    def _note_run(self, key: Key, rows: int, seconds: float) -> None:
         weight = _SMOOTHING if self._runs else 1.0
         self._mean_run_s += (seconds - self._mean_run_s) * weight
         self._runs += 1
+        cost = self._costs.get((key, rows.bit_length()))
+        if cost is None:
+            if len(self._costs) >= _MAX_COSTS:
+                self._costs.clear()
+            cost = self._costs[key, rows.bit_length()] = _Cost(seconds)
+        cost.runs += 1
+        cost.mean_s += (seconds - cost.mean_s) * _SMOOTHING
 
-    def _fail_run(self, request: Request, error: BackendError) -> None:
+    def _fault(self, error: Exception) -> InferenceFailed:
+        """Log an error under an id and return what the caller is told."""
         error_id = secrets.token_hex(4)
         _LOG.error("model %s: run failed (error id %s)", self._model, error_id, exc_info=error)
-        self._fail(request, InferenceFailed(self._model, error_id))
+        return InferenceFailed(self._model, error_id)
 
     def _fail(self, request: Request, error: RequestError) -> None:
         waited = self._clock() - request.arrived

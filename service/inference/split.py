@@ -1,21 +1,27 @@
 """A request larger than the largest batch: into parts that fit, and their answers into one."""
 
 import threading
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
+from service.errors import RequestError
 from service.inference.request import Outcome, Request, Timings
 from service.tensors import Tensors
 
+Fault: TypeAlias = Callable[[Exception], RequestError]
 
-def split_request(request: Request, max_rows: int) -> list[Request]:
+
+def split_request(request: Request, max_rows: int, fault: Fault) -> list[Request]:
     """Return requests of at most max_rows rows each that together stand for request.
 
     request: of a batched model; it ends when the last part has ended, or with the first error,
     and its end cancels the parts that are left. The parts hold views on its inputs.
+    fault: turns an error in joining the answers into what the caller is told.
     """
     starts = range(0, request.rows, max_rows)
-    joint = _Joint(request, len(starts))
+    joint = _Joint(request, len(starts), fault)
     for index, start in enumerate(starts):
         rows = min(max_rows, request.rows - start)
         joint.parts.append(
@@ -27,6 +33,7 @@ def split_request(request: Request, max_rows: int) -> list[Request]:
                 deadline=request.deadline,
                 priority=request.priority,
                 timeout_us=request.timeout_us,
+                key=request.key,
             ),
         )
     request.on_leave = joint.cancel_parts
@@ -36,9 +43,10 @@ def split_request(request: Request, max_rows: int) -> list[Request]:
 class _Joint:
     """Collects the ends of the parts of one request."""
 
-    def __init__(self, whole: Request, count: int) -> None:
+    def __init__(self, whole: Request, count: int, fault: Fault) -> None:
         self.parts: list[Request] = []
         self._whole = whole
+        self._fault = fault
         self._lock = threading.Lock()
         self._outputs: list[Tensors] = [{} for _ in range(count)]
         self._timings = Timings(0, 0)
@@ -58,11 +66,18 @@ class _Joint:
             self._left -= 1
             complete = self._left == 0
         if complete:
+            self._join()
+
+    def _join(self) -> None:
+        try:
             joined = {
                 name: np.concatenate([outputs[name] for outputs in self._outputs])
                 for name in self._whole.outputs
             }
-            self._whole.complete(joined, self._timings)
+        except (ValueError, MemoryError) as error:  # rows of different shapes, or too many
+            self._whole.fail(self._fault(error))
+            return
+        self._whole.complete(joined, self._timings)
 
     def cancel_parts(self, _whole: Request) -> None:
         for part in self.parts:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from service.errors import InvalidRequest, dims, shown
-from service.tensors import BYTES, Array, Datatype, Signature, Tensors, TensorSpec
+from service.tensors import BYTES, Array, Datatype, Signature, Tensors, TensorSpec, element_count
 
 MAX_RANK = 16
+_MAX_ELEMENTS = 1 << 56  # numpy counts bytes in 63 bits, also where one extent is 0
 
 
 def check_input_names(model: str, signature: Signature, names: Sequence[str]) -> None:
@@ -45,6 +46,10 @@ def check_shape(
     Raises InvalidRequest.
     """
     if datatype is spec.datatype and spec.admits(shape) and len(shape) <= MAX_RANK:
+        if 0 in shape and element_count(max(extent, 1) for extent in shape) > _MAX_ELEMENTS:
+            raise InvalidRequest(
+                f"input '{shown(spec.name)}' for model '{model}' is too large: {dims(shape)}",
+            )
         return
     name = shown(spec.name)
     if datatype is None:

@@ -97,14 +97,19 @@ class Manager(Generic[S]):
                     self._models[source.name].setdefault(version.version, entry)
         self._changed()
 
-    def apply(self, sources: Iterable[ModelSource]) -> None:
+    def apply(
+        self, sources: Iterable[ModelSource], goes_on: Callable[[], bool] = lambda: True
+    ) -> None:
         """Load what should run and does not; unload what runs and should not.
 
+        goes_on: asked before each model; the rest is left as it is once it says no.
         A version that fails stays out with its reason, and the others go on. A newer version
         serves before the old one is unloaded.
         """
         wanted = list(sources)
         for source in wanted:
+            if not goes_on():
+                return
             self._apply_model(source)
         with self._lock:
             gone = [name for name in self._models if name not in {s.name for s in wanted}]
@@ -161,13 +166,14 @@ class Manager(Generic[S]):
             ]
 
     def is_ready(self) -> bool:
-        """Tell whether everything that should be served is: the first load is over, none failed."""
+        """Tell whether every model can be asked: the first load is over, and each has a version.
+
+        A version that is loading or has failed beside one that serves takes nobody out of rotation.
+        """
         with self._lock:
             return self._ready and all(
-                entry.state is State.READY
+                any(entry.state is State.READY for entry in versions.values())
                 for versions in self._models.values()
-                for entry in versions.values()
-                if entry.state is not State.UNLOADING
             )
 
     def model_names(self) -> list[str]:
@@ -183,6 +189,8 @@ class Manager(Generic[S]):
 
     def _apply_model(self, source: ModelSource) -> None:
         try:
+            if source.problem:
+                raise LoadError(source.problem)
             config = self._read_config(source)
             policy = config.version_policy if config is not None else None
             present = {version.version: version for version in source.versions}
@@ -211,10 +219,14 @@ class Manager(Generic[S]):
             servable = self._load(source, config)
         except LoadError as error:
             _LOG.error("model %s version %d: %s", source.model, source.version, error)
-            failed: _Entry[S] = _Entry(source, State.FAILED, str(error))
-            self._set(source.model, source.version, failed)
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  whatever is wrong with one must not stop others
+            _LOG.exception("model %s version %d cannot be loaded", source.model, source.version)
+            reason = f"cannot be loaded: {type(error).__name__}: {error}"
+        else:
+            self._set(source.model, source.version, _Entry(source, State.READY, "", servable))
             return
-        self._set(source.model, source.version, _Entry(source, State.READY, "", servable))
+        self._set(source.model, source.version, _Entry(source, State.FAILED, reason))
 
     def _fail(self, source: ModelSource, error: LoadError) -> None:
         _LOG.error("model %s: %s", source.name, error)

@@ -7,10 +7,13 @@ is what makes publishing by rename atomic.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from service.errors import RepositoryError
 from service.repository.manifest import MODEL_FILE
 from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
+
+STAGE_PREFIX: Final = ".tmp-"  # of directories that are being written and become versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,15 @@ class VersionSource:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model and its versions, ascending. directory: where config.pbtxt may lie."""
+    """A model and its versions, ascending. directory: where config.pbtxt may lie.
+
+    problem: why its directory cannot be read; "" if it can.
+    """
 
     name: str
     directory: Path
     versions: tuple[VersionSource, ...]
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +70,10 @@ class Repository:
             entries = sorted(entry for entry in path.iterdir() if entry.is_dir())
         except OSError as error:
             raise RepositoryError(f"{path}: cannot be read: {error.strerror}") from error
-        if (path / MODEL_FILE).exists() or any(parse_version(e.name) for e in entries):
+        if (path / MODEL_FILE).exists() or any(_is_version(entry) for entry in entries):
             return [self._single(path)]
-        models = [
-            ModelSource(entry.name, entry, _versions(entry.name, entry))
-            for entry in entries
-            if is_model_name(entry.name) and not entry.name.startswith(".")
-        ]
+        found = [_model(entry.name, entry) for entry in entries if is_model_name(entry.name)]
+        models = [source for source in found if not _is_being_exported(source)]
         if not models:
             raise RepositoryError(f"{path}: holds no model; expected {_EXPECTED}")
         return models
@@ -82,7 +86,7 @@ class Repository:
         name = self._name(path.resolve().name)
         if (path / MODEL_FILE).exists():
             return ModelSource(name, path, (VersionSource(name, 1, path),))
-        return ModelSource(name, path, _versions(name, path))
+        return _model(name, path)
 
     def _name(self, derived: str) -> str:
         name = self.model_name or derived
@@ -100,12 +104,30 @@ _EXPECTED = (
 )
 
 
-def _versions(name: str, directory: Path) -> tuple[VersionSource, ...]:
+def _model(name: str, directory: Path) -> ModelSource:
     try:
         numbers = {parse_version(e.name): e for e in directory.iterdir() if e.is_dir()}
     except OSError as error:
-        raise RepositoryError(f"{directory}: cannot be read: {error.strerror}") from error
-    return tuple(
+        return ModelSource(name, directory, (), f"{directory}: cannot be read: {error.strerror}")
+    versions = tuple(
         VersionSource(name, number, path)
         for number, path in sorted((n, p) for n, p in numbers.items() if n is not None)
     )
+    return ModelSource(name, directory, versions)
+
+
+def _is_being_exported(source: ModelSource) -> bool:
+    """Tell whether a first export is writing: it stages beside the versions, under a dot."""
+    if source.versions or source.problem:
+        return False
+    return any(entry.name.startswith(STAGE_PREFIX) for entry in source.directory.iterdir())
+
+
+def _is_version(directory: Path) -> bool:
+    """Tell a version from a model whose name is a number: that one has versions in it."""
+    if parse_version(directory.name) is None:
+        return False
+    try:
+        return not any(parse_version(e.name) for e in directory.iterdir() if e.is_dir())
+    except OSError:
+        return True

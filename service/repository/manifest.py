@@ -110,7 +110,14 @@ def read_manifest(directory: Path) -> Manifest | None:
         raise ManifestError(f"{path}: larger than {_MAX_BYTES} bytes")
     try:
         return parse_manifest(text)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ManifestError(f"{path}: not a manifest: {error!r}") from error
 
 
@@ -156,6 +163,8 @@ def check_files(directory: Path, manifest: Manifest) -> None:
                 f"{path}: checksum mismatch: the manifest says {expected[:12]}..., "
                 f"the file has {actual[:12]}...; it was changed after it was published",
             )
+    if manifest.golden and manifest.golden not in manifest.files:
+        raise ManifestError(f"{directory}: the manifest gives no digest for '{manifest.golden}'")
     if MODEL_FILE not in manifest.files:
         raise ManifestError(f"{directory}: the manifest gives no digest for {MODEL_FILE}")
 

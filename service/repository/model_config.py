@@ -12,6 +12,11 @@ from service.tensors import BY_CONFIG, BYTES, Datatype
 
 CONFIG_FILE: Final = "config.pbtxt"
 _MAX_BYTES: Final = 1 << 20
+_MAX_BATCH: Final = 1 << 16  # rows
+_MAX_INSTANCES: Final = 256
+_MAX_LEVELS: Final = 1 << 16
+_MAX_DELAY_US: Final = 60_000_000  # a minute: no caller waits longer for a fuller batch
+_MAX_TIMEOUT_US: Final = 86_400_000_000  # a day
 _PLATFORMS: Final = ("", "onnxruntime_onnx")
 _BACKENDS: Final = ("", "onnxruntime")
 
@@ -70,6 +75,7 @@ def _check(path: Path, config: ModelConfig, directory: str) -> None:
     _refuse_unserved(path, config)
     _check_tensors(path, "input", [(i.name, i.data_type, i.dims) for i in config.input])
     _check_tensors(path, "output", [(o.name, o.data_type, o.dims) for o in config.output])
+    _check_limits(path, config)
     for size in config.dynamic_batching.preferred_batch_size:
         if not 1 <= size <= config.max_batch_size:
             raise ConfigError(
@@ -81,6 +87,32 @@ def _check(path: Path, config: ModelConfig, directory: str) -> None:
         raise ConfigError(
             f"{path}: default_priority_level {batching.default_priority_level} is above "
             f"priority_levels {batching.priority_levels}",
+        )
+
+
+def _check_limits(path: Path, config: ModelConfig) -> None:
+    """Refuse numbers that no server could honour."""
+    batching = config.dynamic_batching
+    policies = [batching.default_queue_policy, *batching.priority_queue_policy.values()]
+    checks = [
+        ("max_batch_size", config.max_batch_size, _MAX_BATCH),
+        ("instance_group.count", sum(abs(g.count) for g in config.instance_group), _MAX_INSTANCES),
+        ("max_queue_delay_microseconds", batching.max_queue_delay_microseconds, _MAX_DELAY_US),
+        ("priority_levels", batching.priority_levels, _MAX_LEVELS),
+    ]
+    checks += [
+        ("default_timeout_microseconds", policy.default_timeout_microseconds, _MAX_TIMEOUT_US)
+        for policy in policies
+    ]
+    for name, value, most in checks:
+        if value > most:
+            raise ConfigError(f"{path}: {name} is {value}, expected at most {most}")
+    if any(group.count < 0 for group in config.instance_group):
+        raise ConfigError(f"{path}: instance_group.count is negative, expected 0 or more")
+    if "/" in config.default_model_filename or config.default_model_filename in (".", ".."):
+        raise ConfigError(
+            f"{path}: default_model_filename is '{config.default_model_filename}', expected the "
+            "name of a file in the version directory",
         )
 
 

@@ -95,10 +95,10 @@ class Dispatcher:
 
     def drain(self) -> None:
         """Refuse new infer requests and end streams once they are answered."""
-        self._infer.draining = True
         self._health.draining = True
         self._health.changed()
         with self._lock:
+            self._infer.draining = True
             streams = list(self._streams.values())
         for stream in streams:
             stream.drain()
@@ -116,6 +116,7 @@ class Dispatcher:
                 except Exception as error:  # noqa: BLE001  one event must not stop all others
                     code, text = status_of(error)
                     event.call.finish(code, text)
+                    self._cancelled(event.call)
             try:
                 self._infer.flush()
             except Exception:  # noqa: BLE001  nothing may end this thread
@@ -166,13 +167,13 @@ class Dispatcher:
             )
 
     def _open(self, call: Call) -> None:
-        if self._infer.draining:
-            code, text = status_of(ShuttingDown())
-            call.finish(code, text)
-            return
         tracked = _TrackedCall(call, self._forget)
-        with self._lock:
-            self._streams[call] = self._openers[call.method](tracked)
+        with self._lock:  # with `drain`: a stream is refused here, or ended there
+            is_draining = self._infer.draining
+            if not is_draining:
+                self._streams[call] = self._openers[call.method](tracked)
+        if is_draining:
+            call.finish(*status_of(ShuttingDown()))
 
     def _forget(self, call: Call) -> None:
         with self._lock:

@@ -105,6 +105,7 @@ class HealthWatch:
     def message(self, message: bytes) -> None:
         """Take the request."""
         if self._name is not None:
+            self._service.discard(self)
             self._call.finish(Code.INVALID_ARGUMENT, "Watch takes one request")
             return
         try:

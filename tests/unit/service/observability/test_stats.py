@@ -1,0 +1,131 @@
+"""Counts of a model version, and the families that they become."""
+
+import io
+import json
+import logging
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.observability.logs import configure
+from service.observability.metrics import ServerCollector, Source
+from service.observability.stats import BATCH_BOUNDS, BatchTiming, Histogram, ModelStats
+
+
+@given(st.lists(st.integers(0, 1000)))
+def test_histogram_counts_every_value_once(values: list[int]) -> None:
+    """Each value is in the first bucket whose bound is not below it."""
+    histogram = Histogram(BATCH_BOUNDS)
+    for value in values:
+        histogram.add(value)
+    assert histogram.count == len(values)
+    assert histogram.total == sum(values)
+    low = -1
+    for bound, count in zip(histogram.bounds, histogram.buckets, strict=False):
+        assert count == sum(low < value <= bound for value in values)
+        low = bound
+
+
+def test_batches_are_counted_by_their_rows() -> None:
+    """Executions are counted once a batch, durations once a request, as Triton does."""
+    stats = ModelStats()
+    stats.record_batch(BatchTiming(8, 4, 10, 100, 1), [5, 6, 7, 8])
+    stats.record_batch(BatchTiming(1, 1, 10, 100, 1), [0])
+    totals = stats.snapshot()
+    assert totals.rows == 9
+    assert totals.queue_ns.count == 5
+    assert totals.queue_ns.total == 26
+    assert totals.infer_ns == 500
+    assert {rows: batch.executions for rows, batch in totals.batches.items()} == {8: 1, 1: 1}
+    assert totals.batches[8].infer_ns == 100
+    assert totals.last_inference_ms > 0
+
+
+def test_snapshot_does_not_change() -> None:
+    """A copy that was taken stays as it was."""
+    stats = ModelStats()
+    before = stats.snapshot()
+    stats.record_outcome("OK")
+    stats.record_failure(5)
+    assert before.outcomes == {}
+    after = stats.snapshot()
+    assert (after.outcomes, after.failed, after.failed_ns) == ({"OK": 1}, 1, 5)
+
+
+def test_counts_of_many_threads_add_up() -> None:
+    """Nothing is lost when threads count at once."""
+    stats = ModelStats()
+
+    def count() -> None:
+        for _ in range(1000):
+            stats.record_outcome("OK")
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stats.snapshot().outcomes["OK"] == 8000
+
+
+def test_metrics_are_read_by_the_official_parser() -> None:
+    """Histograms are cumulative, in seconds, and labels are escaped."""
+    stats, unknown = ModelStats(), ModelStats()
+    stats.record_batch(BatchTiming(3, 2, 0, 2_000_000, 0), [60_000, 20_000_000_000])
+    stats.record_outcome("OK")
+    unknown.record_outcome("NOT_FOUND")
+    registry = CollectorRegistry()
+    source = Source('qu"ote', "1", stats.snapshot(), 7, 1)
+    registry.register(ServerCollector(lambda: [source], unknown, lambda: {"calls_total": 4}))
+    samples = {
+        (sample.name, sample.labels.get("model"), sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+    assert samples["penstock_queue_depth", 'qu"ote', None] == 7
+    assert samples["penstock_batches_in_progress", 'qu"ote', None] == 1
+    assert samples["penstock_queue_seconds_bucket", 'qu"ote', "0.0001"] == 1
+    assert samples["penstock_queue_seconds_bucket", 'qu"ote', "10.0"] == 1
+    assert samples["penstock_queue_seconds_bucket", 'qu"ote', "+Inf"] == 2
+    assert samples["penstock_compute_seconds_sum", 'qu"ote', None] == pytest.approx(0.004)
+    assert samples["penstock_batch_rows_bucket", 'qu"ote', "4.0"] == 1
+    assert samples["penstock_requests_total", "_unknown", None] == 1
+    assert samples["penstock_transport_calls_total", None, None] == 4
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Catch what is logged."""
+    captured = io.StringIO()
+    monkeypatch.setattr("sys.stderr", captured)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    return captured
+
+
+def test_text_log_is_one_line_an_event(stream: io.StringIO) -> None:
+    """Line breaks and escapes in a message are escaped."""
+    configure("info", "text")
+    logging.getLogger("test").info("model %s", "x\nFORGED\x1b[31m")
+    logging.getLogger("test").debug("below the level")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("Z INFO model x\\x0aFORGED\\x1b[31m")
+
+
+def test_json_log_is_one_object_an_event(stream: io.StringIO) -> None:
+    """Every event is a JSON object with time, level and message, exceptions in it."""
+    configure("info", "json")
+    try:
+        raise ValueError("cause\nof it")
+    except ValueError:
+        logging.getLogger("test").exception("failed %d", 1)
+    (line,) = stream.getvalue().splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["message"], entry["logger"]) == ("error", "failed 1", "test")
+    assert "cause" in entry["exception"]
+    assert entry["time"].endswith("Z")

@@ -1,0 +1,182 @@
+"""Graph, configuration and manifest brought together into what is served."""
+
+import pytest
+from google.protobuf import text_format
+
+from service.errors import ConfigError, ManifestError
+from service.pb.model_config_pb2 import ModelConfig
+from service.repository.manifest import Manifest
+from service.repository.signature import (
+    Graph,
+    GraphTensor,
+    ModelSpec,
+    is_batchable,
+    normalised,
+    resolve,
+)
+from service.tensors import FP32, INT64, TensorSpec
+
+Extents = tuple[int | str | None, ...]
+
+
+def graph(x: Extents = ("batch", 3), y: Extents = ("batch", 2)) -> Graph:
+    """Return a graph from X to Y."""
+    return Graph((GraphTensor("X", FP32, x),), (GraphTensor("Y", FP32, y),))
+
+
+def config(text: str) -> ModelConfig:
+    """Return a configuration."""
+    return text_format.Parse(text, ModelConfig())
+
+
+def manifest(max_batch_size: int, x: tuple[int, ...] = (-1, 3)) -> Manifest:
+    """Return a manifest of graph()."""
+    return Manifest(
+        "m",
+        1,
+        (TensorSpec("X", FP32, x),),
+        (TensorSpec("Y", FP32, (-1, 2)),),
+        max_batch_size,
+        21,
+        {},
+    )
+
+
+INPUT = 'input { name: "X" data_type: TYPE_FP32 dims: 3 }'
+OUTPUT = 'output { name: "Y" data_type: TYPE_FP32 dims: 2 }'
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "batches"),
+    [
+        (("batch", 3), ("batch", 2), True),
+        (("batch", 3), ("rows", 2), False),
+        ((1, 3), (1, 2), False),
+        ((None, 3), (None, 2), False),
+        (("batch",), (), False),
+        ((), (), False),
+    ],
+)
+def test_batching_is_read_from_the_graph(x: Extents, y: Extents, batches: bool) -> None:  # noqa: FBT001
+    """A model may batch if axis 0 of everything is the same named dimension."""
+    assert is_batchable(graph(x, y)) is batches
+    spec = resolve(graph(x, y), None, None)
+    assert spec.signature.batched is batches
+    assert spec.max_batch_size == (64 if batches else 0)
+    assert spec.is_proved is not batches
+
+
+def test_every_extent_that_is_not_fixed_is_any() -> None:
+    """Named and unknown extents are -1 for clients."""
+    (spec,) = resolve(graph((None, "n", 5)), None, None).signature.inputs
+    assert spec.shape == (-1, -1, 5)
+
+
+def test_manifest_says_what_was_proved() -> None:
+    """The exporter's largest batch is taken, and needs no proof again."""
+    spec = resolve(graph(), None, manifest(16))
+    assert (spec.max_batch_size, spec.is_proved, spec.signature.batched) == (16, True, True)
+    spec = resolve(graph(), None, manifest(0))
+    assert (spec.max_batch_size, spec.is_proved, spec.signature.batched) == (0, True, False)
+
+
+def test_manifest_of_another_graph_is_refused() -> None:
+    """A manifest whose tensors are not the graph's is an error that shows both."""
+    with pytest.raises(ManifestError, match=r"inputs are X FP32\[-1,4\], but the graph has X FP32"):
+        resolve(graph(), None, manifest(16, (-1, 4)))
+
+
+def test_configuration_wins() -> None:
+    """max_batch_size of config.pbtxt stands, and its dims leave the batch out."""
+    spec = resolve(graph(), config(f"max_batch_size: 4 {INPUT} {OUTPUT}"), manifest(16))
+    assert (spec.max_batch_size, spec.is_proved) == (4, True)
+    assert [s.shape for s in spec.signature.inputs] == [(-1, 3)]
+    unbatched = INPUT.replace("3 }", "[ -1, 3 ] }") + OUTPUT.replace("2 }", "[ -1, 2 ] }")
+    spec = resolve(graph(), config(unbatched), None)
+    assert (spec.max_batch_size, spec.signature.batched) == (0, False)
+
+
+def test_configuration_may_fix_what_the_graph_leaves_open() -> None:
+    """A dynamic extent of the graph may be narrowed, and tensors may be left out of the text."""
+    spec = resolve(graph(("batch", "n")), config(f"max_batch_size: 4 {INPUT}"), None)
+    assert spec.signature.inputs[0].shape == (-1, 3)
+    assert spec.signature.outputs[0].shape == (-1, 2)
+
+
+def test_optional_inputs() -> None:
+    """An input that the configuration calls optional may be left out by requests."""
+    text = f"{INPUT.replace('dims', 'optional: true dims')} {OUTPUT} max_batch_size: 4"
+    assert resolve(graph(), config(text), None).signature.inputs[0].optional
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('input { name: "Z" data_type: TYPE_FP32 dims: 3 }', "input 'Z' is not in the graph"),
+        ('input { name: "X" data_type: TYPE_INT64 dims: 3 }', "but the graph has TYPE_FP32"),
+        ('input { name: "X" data_type: TYPE_FP32 dims: 4 }', "which with max_batch_size 4 means"),
+        ('output { name: "Y" data_type: TYPE_FP32 dims: [ 2, 1 ] }', "but the graph has [-1,2]"),
+    ],
+)
+def test_contradictions_are_refused(text: str, reason: str) -> None:
+    """A configuration that does not fit the graph is an error that shows both."""
+    with pytest.raises(ConfigError) as caught:
+        resolve(graph(), config(f"max_batch_size: 4 {text}"), None)
+    assert reason in str(caught.value)
+
+
+def test_fixed_batch_cannot_be_batched() -> None:
+    """max_batch_size on a graph with a fixed axis 0 says how to mend it."""
+    with pytest.raises(ConfigError, match="export it with a dynamic batch, or set max_batch_size"):
+        resolve(graph((1, 3), (1, 2)), config("max_batch_size: 4"), None)
+
+
+def test_input_that_is_left_out_is_named() -> None:
+    """A configuration that lists inputs must list all."""
+    two = Graph(
+        (GraphTensor("X", FP32, ("b", 3)), GraphTensor("N", INT64, ("b",))),
+        (GraphTensor("Y", FP32, ("b", 2)),),
+    )
+    with pytest.raises(ConfigError, match=r"lacks input\(s\) \['N'\] of the graph"):
+        resolve(two, config(f"max_batch_size: 4 {INPUT}"), None)
+
+
+def complete(text: str, spec: ModelSpec | None = None) -> ModelConfig:
+    """Return the normalised configuration."""
+    given = config(text)
+    return normalised("m", spec or resolve(graph(), given, None), given, on_gpu=False, instances=2)
+
+
+def test_normalised_configuration_is_complete() -> None:
+    """Clients find tensors, instances, version policy and batching, whatever was left out."""
+    full = complete("")
+    assert (full.name, full.platform, full.backend) == ("m", "onnxruntime_onnx", "onnxruntime")
+    assert full.default_model_filename == "model.onnx"
+    assert [(i.name, list(i.dims)) for i in full.input] == [("X", [3])]
+    assert [(o.name, list(o.dims)) for o in full.output] == [("Y", [2])]
+    assert full.max_batch_size == 64
+    assert full.version_policy.latest.num_versions == 1
+    assert list(full.dynamic_batching.preferred_batch_size) == [64]
+    (group,) = full.instance_group
+    assert (group.name, group.count, group.kind) == ("m", 2, group.KIND_CPU)
+
+
+def test_normalising_keeps_what_was_said() -> None:
+    """Nothing that the operator wrote is replaced."""
+    full = complete(
+        "max_batch_size: 8 instance_group { count: 3 kind: KIND_CPU } "
+        "dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 7 } "
+        "version_policy { all { } } default_model_filename: 'net.onnx'"
+    )
+    assert full.max_batch_size == 8
+    assert full.instance_group[0].count == 3
+    assert list(full.dynamic_batching.preferred_batch_size) == [4]
+    assert full.dynamic_batching.max_queue_delay_microseconds == 7
+    assert full.version_policy.WhichOneof("policy_choice") == "all"
+    assert full.default_model_filename == "net.onnx"
+
+
+def test_model_without_batches_has_no_batching() -> None:
+    """An unset scheduling choice stays unset where the model does not batch."""
+    spec = resolve(graph((1, 3), (1, 2)), None, None)
+    assert complete("", spec).WhichOneof("scheduling_choice") is None
