@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +99,8 @@ class RawClient:
             return b""
 
     def _flush(self) -> None:
-        self._socket.sendall(self._h2.data_to_send())
+        with suppress(ConnectionError):  # a server that has hung up is seen when it is read
+            self._socket.sendall(self._h2.data_to_send())
 
 
 def framed(message: bytes, flag: int = 0) -> bytes:
