@@ -23,8 +23,9 @@ from service.errors import (
     RequestError,
     ShuttingDown,
 )
-from service.inference.backend import Backend, Interrupt
-from service.inference.batch import join_inputs, split_batch
+from service.inference.backend import Backend
+from service.inference.costs import Costs
+from service.inference.execution import live_members, run_batch
 from service.inference.policy import BatchPolicy, Close, Wait, decide
 from service.inference.queue import QueuePolicy, RequestQueue
 from service.inference.request import Key, Request, Run, Timings, batch_key
@@ -33,23 +34,12 @@ from service.observability.stats import BatchTiming, ModelStats
 from service.tensors import Tensors
 
 _LOG = logging.getLogger(__name__)
-_SMOOTHING: Final = 0.1  # weight of the newest run in the mean of run times
-_ADMISSION_RUNS: Final = 8  # runs seen before anything is judged by their mean
 _INTERRUPT_S: Final = 5.0  # for a run to notice that it was stopped: at most one node of its graph
-_INLINE_S: Final = 500e-6  # runs up to this long may hold up the ingress thread
 _TOO_LONG_S: Final = 0.25  # an inline run that took this long was the last one of its model
-_MAX_COSTS: Final = 256  # shapes whose cost is kept, per model version
+_MAX_DEAD: Final = 256  # requests that ended in the queue and may stay there
 
 
 _Step: TypeAlias = tuple[list[tuple[Request, RequestError]], list[Request], Run]
-
-
-@dataclass(slots=True)
-class _Cost:
-    """Running mean of the time that batches of one shape and size take."""
-
-    mean_s: float
-    runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,6 @@ class Scheduler:
         self._config = config
         self._policy = config.batch
         self._signature = backend.signature
-        self._is_batched = backend.signature.batched
         self._clock = clock
         self._changed = threading.Condition()
         self._queue = RequestQueue(config.queue)  # this and what follows: under _changed
@@ -94,9 +83,7 @@ class Scheduler:
         self._in_progress: list[list[Request]] = []  # members of each batch that runs
         self._closing = False
         self._dead = 0  # requests that ended in the queue and are still in it, at most
-        self._mean_run_s = 0.0
-        self._runs = 0
-        self._costs: dict[tuple[Key, int], _Cost] = {}
+        self._costs = Costs()
         self._may_run_inline = config.batch.max_delay_s == 0
         self._threads = [
             threading.Thread(target=self._work, name=f"{model}-{index}", daemon=True)
@@ -121,7 +108,7 @@ class Scheduler:
     @property
     def mean_run_s(self) -> float:
         """Return the running mean of the time of one execution, in seconds."""
-        return self._mean_run_s
+        return self._costs.mean_s
 
     def runs_inline(self, key: Key, rows: int) -> bool:
         """Tell whether `flush` would run a batch of this shape and size on the caller's thread.
@@ -129,10 +116,7 @@ class Scheduler:
         Only what was seen to be cheap is: by shape, and by the size of the batch to a power of
         two.
         """
-        if not self._may_run_inline:
-            return False
-        cost = self._costs.get((key, rows.bit_length()))
-        return cost is not None and cost.runs >= _ADMISSION_RUNS and cost.mean_s <= _INLINE_S
+        return self._may_run_inline and self._costs.is_cheap(key, rows)
 
     def submit(self, request: Request, *, deferred: bool = False) -> None:
         """Accept a valid request; its on_end is called later, on any thread.
@@ -240,10 +224,10 @@ class Scheduler:
             raise QueueFull(self._model, f"{self._waiting_bytes >> 20} MiB")
         if limit and self._queue.count(level) + count > limit:
             raise QueueFull(self._model, f"{limit} requests")
-        if request.deadline is not None and self._runs >= _ADMISSION_RUNS and self._waiting:
+        if request.deadline is not None and self._costs.is_known and self._waiting:
             left_s = request.deadline - now
             batches = 1 + self._waiting_rows // config.batch.max_rows
-            needed_s = self._mean_run_s * batches / config.instances
+            needed_s = self._costs.mean_s * batches / config.instances
             if needed_s > left_s:
                 raise DeadlineUnmeetable(self._model, needed_s, left_s)
 
@@ -253,7 +237,7 @@ class Scheduler:
             if request.waiting:
                 self._forget(request)
                 self._dead += 1
-                if self._dead > self._waiting + _MAX_COSTS:
+                if self._dead > self._waiting + _MAX_DEAD:
                     self._queue.compact()
                     self._dead = 0
                 return
@@ -350,11 +334,11 @@ class Scheduler:
 
     def _execute(self, claimed: list[Request], run: Run) -> None:
         """Run a batch and end its members. If it fails, run each member once by itself."""
-        members, inputs = _live(claimed)
+        members, inputs = live_members(claimed)
         if not members:
             return
         try:
-            timing, parts = self._run(members, inputs, run.interrupt)
+            timing, parts = run_batch(self._backend, members, inputs, run.interrupt)
         except BackendInterrupted:
             return  # every caller has left: nobody waits for an answer
         except BackendError as error:
@@ -368,38 +352,13 @@ class Scheduler:
             return
         self._finish(members, parts, timing)
 
-    def _run(
-        self,
-        members: Sequence[Request],
-        inputs: Sequence[Tensors],
-        interrupt: Interrupt,
-    ) -> tuple[BatchTiming, list[Tensors]]:
-        started = time.perf_counter_ns()
-        wanted = members[0].outputs
-        if len(members) > 1:
-            wanted = tuple(dict.fromkeys(name for request in members for name in request.outputs))
-        rows = [request.rows for request in members]
-        try:
-            batch = join_inputs(inputs)
-            assembled = time.perf_counter_ns()
-            outputs = self._backend.run(batch, wanted, interrupt)
-            ran = time.perf_counter_ns()
-            parts = split_batch(outputs, rows) if self._is_batched else [outputs]
-        except BackendError:
-            raise
-        except Exception as error:  # a fault of ours must not end the thread and strand callers
-            raise BackendError(f"unexpected {type(error).__name__}: {error}") from error
-        done = time.perf_counter_ns()
-        timing = BatchTiming(sum(rows), len(rows), assembled - started, ran - assembled, done - ran)
-        return timing, parts
-
     def _finish(self, members: list[Request], parts: list[Tensors], timing: BatchTiming) -> None:
         now = self._clock()
         compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
         started = now - compute_ns / 1e9
         queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
         self.stats.record_batch(timing, queue_ns)
-        self._note_run(members[0].key or (), timing.rows, compute_ns / 1e9)
+        self._costs.note(members[0].key or (), timing.rows, compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):
             request.on_leave = None  # the run is over: nothing is left to stop
             if tuple(part) != request.outputs:  # a batch mate wanted others, or another order
@@ -408,18 +367,6 @@ class Scheduler:
                 request.complete(part, Timings(waited, compute_ns))
             except Exception:  # noqa: BLE001  it must not harm its batch mates
                 _LOG.exception("model %s: an answer could not be given", self._model)
-
-    def _note_run(self, key: Key, rows: int, seconds: float) -> None:
-        weight = _SMOOTHING if self._runs else 1.0
-        self._mean_run_s += (seconds - self._mean_run_s) * weight
-        self._runs += 1
-        cost = self._costs.get((key, rows.bit_length()))
-        if cost is None:
-            if len(self._costs) >= _MAX_COSTS:
-                self._costs.clear()
-            cost = self._costs[key, rows.bit_length()] = _Cost(seconds)
-        cost.runs += 1
-        cost.mean_s += (seconds - cost.mean_s) * _SMOOTHING
 
     def _fault(self, error: Exception) -> InferenceFailed:
         """Log an error under an id and return what the caller is told."""
@@ -431,10 +378,3 @@ class Scheduler:
         waited = self._clock() - request.arrived
         if request.fail(error):
             self.stats.record_failure(int(waited * 1e9))
-
-
-def _live(requests: Sequence[Request]) -> tuple[list[Request], list[Tensors]]:
-    """Return the requests that have not ended, with their inputs: an end empties these."""
-    pairs = [(request, request.inputs) for request in requests]
-    live = [(request, inputs) for request, inputs in pairs if not request.ended]
-    return [request for request, _ in live], [inputs for _, inputs in live]

@@ -1,0 +1,49 @@
+"""One execution of a batch: join, run, split. Knows no queue and no thread."""
+
+import time
+from collections.abc import Sequence
+
+from service.errors import BackendError
+from service.inference.backend import Backend, Interrupt
+from service.inference.batch import join_inputs, split_batch
+from service.inference.request import Request
+from service.observability.stats import BatchTiming
+from service.tensors import Tensors
+
+
+def run_batch(
+    backend: Backend,
+    members: Sequence[Request],
+    inputs: Sequence[Tensors],
+    interrupt: Interrupt,
+) -> tuple[BatchTiming, list[Tensors]]:
+    """Run requests as one batch and return how long it took and each one's outputs.
+
+    inputs: of the members, in their order. The outputs are all that any member wants.
+    Raises BackendError, whatever goes wrong.
+    """
+    started = time.perf_counter_ns()
+    wanted = members[0].outputs
+    if len(members) > 1:
+        wanted = tuple(dict.fromkeys(name for request in members for name in request.outputs))
+    rows = [request.rows for request in members]
+    try:
+        batch = join_inputs(inputs)
+        assembled = time.perf_counter_ns()
+        outputs = backend.run(batch, wanted, interrupt)
+        ran = time.perf_counter_ns()
+        parts = split_batch(outputs, rows) if backend.signature.batched else [outputs]
+    except BackendError:
+        raise
+    except Exception as error:  # a fault of ours must not end the thread and strand callers
+        raise BackendError(f"unexpected {type(error).__name__}: {error}") from error
+    done = time.perf_counter_ns()
+    timing = BatchTiming(sum(rows), len(rows), assembled - started, ran - assembled, done - ran)
+    return timing, parts
+
+
+def live_members(requests: Sequence[Request]) -> tuple[list[Request], list[Tensors]]:
+    """Return the requests that have not ended, with their inputs: an end empties these."""
+    pairs = [(request, request.inputs) for request in requests]
+    live = [(request, inputs) for request, inputs in pairs if not request.ended]
+    return [request for request, _ in live], [inputs for _, inputs in live]

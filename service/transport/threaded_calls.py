@@ -1,0 +1,186 @@
+"""The calls of the threaded transport: what its pool's threads and the engine share of each."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import grpc
+
+from service.transport.seam import Code, Limits, Metadata
+
+_STATUS: Final = {code: grpc.StatusCode[code.name] for code in Code}
+_NEVER_S: Final = 1e9  # seconds; no caller means a deadline 30 years away
+_MAX_STATUS_BYTES: Final = 6 << 10  # peers take 8 KiB of headers by default, trailers included
+
+
+class _Call:
+    """What both kinds of call have in common. Its condition guards its state."""
+
+    def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
+        self.method: str = details[0]
+        self.metadata: Metadata = tuple((key, value) for key, value in details[1] or ())
+        left = context.time_remaining()  # some centuries, where the caller sets no deadline
+        self.deadline = None if left is None or left > _NEVER_S else time.monotonic() + left
+        self.abandoned = False
+        self._context = context
+        self._changed = threading.Condition()
+        self._status: tuple[Code, str] | None = None
+
+    @property
+    def peer(self) -> str:
+        """Return the address of the peer."""
+        return str(self._context.peer())
+
+    def abandon(self) -> bool:
+        """Note that the peer has left. True if the call had not been finished."""
+        with self._changed:
+            if self._status is not None or self.abandoned:
+                return False
+            self.abandoned = True
+            self._changed.notify_all()
+            return True
+
+    def _set_status(self, code: Code, message: str, trailers: Metadata) -> bool:
+        """Finish, under the condition. True the first time, unless the peer has left."""
+        if self._status is not None or self.abandoned:
+            return False
+        if trailers:
+            self._context.set_trailing_metadata(trailers)
+        self._status = (code, message)
+        return True
+
+    def _abort_unless_ok(self) -> None:
+        code, message = self._status or (Code.CANCELLED, "")
+        if code is not Code.OK:
+            self._context.abort(_STATUS[code], _fitting(message))
+
+
+class UnaryCall(_Call):
+    """A call with one message each way: a thread of the pool waits for `finish`."""
+
+    def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
+        super().__init__(details, context)
+        self._reply = b""
+
+    def wait(self) -> bytes:
+        """Wait for the end of the call and return its reply; raises to end it with an error."""
+        with self._changed:
+            while self._status is None and not self.abandoned:
+                self._changed.wait()  # ends at the latest with the call: `abandon`
+            if self.abandoned:
+                return b""
+        self._abort_unless_ok()
+        return self._reply
+
+    def send(self, message: bytes, *, settles: int = 0) -> bool:
+        """Not for unary calls."""
+        del message, settles
+        raise TypeError("send on a unary call: finish it with a reply")
+
+    def settle(self, count: int) -> None:
+        """Do nothing: there is one message."""
+
+    def finish(
+        self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
+    ) -> None:
+        """End the call; see seam.Call."""
+        with self._changed:
+            if self._set_status(code, message, trailers):
+                self._reply = reply or b""
+                self._changed.notify_all()
+
+
+class StreamCall(_Call):
+    """A call with many messages: one thread reads while another writes."""
+
+    def __init__(self, details: Any, context: grpc.ServicerContext, limits: Limits) -> None:
+        super().__init__(details, context)
+        self._limits = limits
+        self._outgoing: deque[tuple[bytes, int]] = deque()
+        self._sizes: deque[int] = deque()  # of the unsettled messages, oldest first
+        self._unsettled_bytes = 0
+
+    def admit(self, size: int) -> bool:
+        """Wait until a message of this size may be handed up. False if the call has ended."""
+        limits = self._limits
+        with self._changed:
+            while not self._ended and (
+                len(self._sizes) >= limits.stream_window
+                or self._unsettled_bytes >= limits.stream_window_bytes
+            ):
+                self._changed.wait()  # ends at the latest with the call: `abandon`
+            if self._ended:
+                return False
+            self._sizes.append(size)
+            self._unsettled_bytes += size
+            return True
+
+    def emit_unless_ended(self, emit: Callable[[], None]) -> None:
+        """Call emit if the call goes on."""
+        with self._changed:
+            goes_on = not self._ended
+        if goes_on:
+            emit()
+
+    def answers(self) -> Iterator[bytes]:
+        """Yield what was sent, until the call ends; raises to end it with an error."""
+        while (answer := self._next_answer()) is not None:
+            message, settles = answer
+            yield message
+            self.settle(settles)  # grpcio comes back when the network has taken the message
+        if not self.abandoned:
+            self._abort_unless_ok()
+
+    def send(self, message: bytes, *, settles: int = 0) -> bool:
+        """Queue one answer; see seam.Call."""
+        with self._changed:
+            if self._ended:
+                return True
+            self._outgoing.append((message, settles))
+            self._changed.notify_all()
+            return len(self._outgoing) < self._limits.stream_window
+
+    def settle(self, count: int) -> None:
+        """Let the peer send count more messages; see seam.Call."""
+        if not count:
+            return
+        with self._changed:
+            for _ in range(min(count, len(self._sizes))):
+                self._unsettled_bytes -= self._sizes.popleft()
+            self._changed.notify_all()
+
+    def finish(
+        self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
+    ) -> None:
+        """End the call behind what was sent; see seam.Call."""
+        del reply  # a stream sends its answers
+        with self._changed:
+            if self._set_status(code, message, trailers):
+                self._changed.notify_all()
+
+    @property
+    def _ended(self) -> bool:
+        return self.abandoned or self._status is not None
+
+    def _next_answer(self) -> tuple[bytes, int] | None:
+        with self._changed:
+            while not self._outgoing and not self._ended:
+                self._changed.wait()  # ends at the latest with the call: `abandon`
+            if self.abandoned or not self._outgoing:
+                return None
+            return self._outgoing.popleft()
+
+
+def _fitting(message: str) -> str:
+    """Return as much of a status message as peers take: it travels percent-encoded in a header."""
+    if message.isascii() and len(message) * 3 <= _MAX_STATUS_BYTES:
+        return message
+    size = 0
+    for index, character in enumerate(message):
+        encoded = character.encode(errors="replace")
+        size += sum(1 if 0x20 <= byte < 0x7F and byte != ord("%") else 3 for byte in encoded)
+        if size > _MAX_STATUS_BYTES:
+            return message[:index].encode(errors="replace").decode() + "..."
+    return message.encode(errors="replace").decode()
