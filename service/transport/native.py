@@ -84,4 +84,4 @@ class _Native:
         try:
             return list(self._server.start())
         except OSError as error:
-            raise SettingsError(f"cannot listen: {error}") from error
+            raise SettingsError(str(error)) from error
