@@ -40,10 +40,11 @@ class ThreadedTransport:
         self._tls = tls
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._counts = _Counts()
+        self._handlers = _Handlers(methods, self._limits, self._events.put, self._counts)
         self._pool = ThreadPoolExecutor(self._limits.concurrent_calls, "grpc-call")
         self._server = grpc.server(
             self._pool,
-            handlers=[_Handlers(methods, self._limits, self._events.put, self._counts)],
+            handlers=[self._handlers],
             options=_options(self._limits),
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
         )
@@ -72,10 +73,12 @@ class ThreadedTransport:
     def drain(self, timeout: float) -> bool:
         """Refuse new calls and wait for those in progress; see seam.Transport."""
         deadline = time.monotonic() + timeout
-        stopped = self._server.stop(timeout)
-        finished = self._counts.wait_until_idle(max(0.0, deadline - time.monotonic()))
-        if finished:
-            stopped.wait(max(0.0, deadline - time.monotonic()))
+        self._handlers.refuses = True
+        finished = self._counts.wait_until_idle(timeout)
+        # What comes after it was stopped, grpcio ends as CANCELLED, which clients do not try
+        # elsewhere: until they have noticed, calls are refused as UNAVAILABLE.
+        self._counts.wait_until_quiet(min(deadline, time.monotonic() + _CALM_S))
+        self._server.stop(max(0.0, deadline - time.monotonic())).wait(_ABORT_S)
         return finished
 
     def close(self) -> None:
@@ -106,6 +109,8 @@ class ThreadedTransport:
 
 
 _ABORT_S: Final = 5.0  # for handlers to notice that their calls were aborted
+_QUIET_S: Final = 0.1  # without a new call, and the clients have noticed that the server leaves
+_CALM_S: Final = 2.0  # for them to notice
 
 
 class _Counts:
@@ -114,13 +119,19 @@ class _Counts:
     def __init__(self) -> None:
         self._idle = threading.Condition()
         self._active = 0
+        self._last_call = 0.0  # when the last one came
         self._totals = {"calls_total": 0, "streams_total": 0, "cancelled_total": 0}
 
     def opened(self, *, streaming: bool) -> None:
         with self._idle:
             self._active += 1
+            self._last_call = time.monotonic()
             self._totals["calls_total"] += 1
             self._totals["streams_total"] += streaming
+
+    def refused(self) -> None:
+        with self._idle:
+            self._last_call = time.monotonic()
 
     def ended(self, *, cancelled: bool) -> None:
         with self._idle:
@@ -132,6 +143,12 @@ class _Counts:
     def wait_until_idle(self, timeout: float) -> bool:
         with self._idle:
             return self._idle.wait_for(lambda: not self._active, timeout)
+
+    def wait_until_quiet(self, deadline: float) -> None:
+        """Wait until no call has come for a while, or until deadline."""
+        with self._idle:
+            while (until := min(deadline, self._last_call + _QUIET_S)) > (now := time.monotonic()):
+                self._idle.wait(until - now)
 
     def snapshot(self) -> dict[str, int]:
         with self._idle:
@@ -152,10 +169,13 @@ class _Handlers(grpc.GenericRpcHandler):
         self._emit = emit
         self._counts = counts
         self._methods = methods
+        self.refuses = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         details = (handler_call_details.method, handler_call_details.invocation_metadata)
         arity = self._methods.get(details[0])
+        if self.refuses and arity is not None:
+            return grpc.stream_stream_rpc_method_handler(self._refuse)
         if arity is Arity.UNARY:
             return grpc.unary_unary_rpc_method_handler(
                 lambda message, context: self._unary(details, message, context)
@@ -165,6 +185,10 @@ class _Handlers(grpc.GenericRpcHandler):
                 lambda messages, context: self._stream(details, messages, context)
             )
         return None
+
+    def _refuse(self, _messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        self._counts.refused()
+        return iter(context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down"))
 
     def _unary(self, details: Any, message: bytes, context: grpc.ServicerContext) -> bytes:
         call = UnaryCall(details, context)
@@ -217,6 +241,9 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        # On, it counts calls until Python has let go of them, and so refuses honest clients; what
+        # it guards against is bounded by maximum_concurrent_rpcs here.
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.keepalive_time_ms", int(limits.keepalive_time_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_s * 1000)),
