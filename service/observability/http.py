@@ -68,6 +68,7 @@ class SidePort:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = _MAX_CLIENTS  # 5 of them, the default, and the next ones wait for seconds
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
