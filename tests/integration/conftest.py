@@ -1,14 +1,33 @@
-"""One server for all tests that leave it as it is, with every kind of small model."""
+"""One server a transport for all tests that leave it as it is, with every kind of small model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from service.tensors import DATATYPES
-from tests.support import models
-from tests.support.servers import RunningServer, serve
+from service.transport.native import is_installed
+from tests.support import models, servers
+from tests.support.servers import RunningServer
 from tests.support.stub import Stub
+
+Serve: TypeAlias = Callable[..., AbstractContextManager[RunningServer]]
+
+_TRANSPORTS = ["native", "threaded"] if is_installed() else ["threaded"]
+
+
+@pytest.fixture(params=_TRANSPORTS)
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Give servers.serve with each transport."""
+
+    def run(*arguments: str | Path, exit_code: int = 0) -> AbstractContextManager[RunningServer]:
+        repository, *flags = arguments
+        chosen = ("--transport", request.param)
+        return servers.serve(Path(repository), *map(str, flags), *chosen, exit_code=exit_code)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +47,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[RunningServer]:
+@pytest.fixture(scope="session", params=_TRANSPORTS)
+def server(repository: Path, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """Serve the repository; the server must outlive every test and stop cleanly."""
-    with serve(repository) as running:
+    with servers.serve(repository, "--transport", request.param) as running:
         yield running
 
 

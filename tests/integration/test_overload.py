@@ -11,9 +11,10 @@ import pytest
 
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.tensors import INT64
+from tests.integration.conftest import Serve
 from tests.support import models
 from tests.support.requests import answer, one, raw_request
-from tests.support.servers import RunningServer, serve
+from tests.support.servers import RunningServer
 from tests.support.stub import WAIT_S, Stub, refusal
 from tests.support.waiting import eventually
 
@@ -55,7 +56,7 @@ def occupied(server: RunningServer, stub: Stub) -> Iterator[None]:
     future.cancel()
 
 
-def test_expired_request_is_never_run(repository: Path) -> None:
+def test_expired_request_is_never_run(repository: Path, serve: Serve) -> None:
     """A request whose deadline passes in the queue costs no execution."""
     with serve(repository) as server, server.stub() as stub:
         with occupied(server, stub):
@@ -70,7 +71,7 @@ def test_expired_request_is_never_run(repository: Path) -> None:
         assert stats.inference_count == 1
 
 
-def test_deadline_of_the_server_holds_where_the_client_has_none(repository: Path) -> None:
+def test_deadline_of_the_server_holds_for_all(repository: Path, serve: Serve) -> None:
     """A request without a deadline that waits longer than the server's is never run."""
     with serve(repository, "--default-deadline", "0.2") as server, server.stub() as stub:
         with occupied(server, stub):
@@ -84,7 +85,7 @@ def test_deadline_of_the_server_holds_where_the_client_has_none(repository: Path
         assert stub.stats_of("slow").execution_count == 0
 
 
-def test_full_queue_refuses(repository: Path) -> None:
+def test_full_queue_refuses(repository: Path, serve: Serve) -> None:
     """The request that finds the queue full is RESOURCE_EXHAUSTED; those in it are answered."""
     flags = ("--max-queue-requests", "4")
     with serve(repository, *flags) as server, server.stub() as stub:
@@ -101,7 +102,7 @@ def test_full_queue_refuses(repository: Path) -> None:
         assert server.sample("penstock_requests_total", **labels) == 2
 
 
-def test_full_queue_of_bytes_refuses(tmp_path: Path) -> None:
+def test_full_queue_of_bytes_refuses(tmp_path: Path, serve: Serve) -> None:
     """What waits is bounded in bytes too."""
     models.publish(tmp_path, "slow", models.slow())
     flags = ("--max-queue-mib", "1")
@@ -115,7 +116,7 @@ def test_full_queue_of_bytes_refuses(tmp_path: Path) -> None:
         waiting.cancel()
 
 
-def test_queue_policies_of_the_configuration(tmp_path: Path) -> None:
+def test_queue_policies_of_the_configuration(tmp_path: Path, serve: Serve) -> None:
     """Levels, their bounds and time-outs of config.pbtxt hold; a time-out is UNAVAILABLE."""
     models.publish(tmp_path, "slow", models.slow(), config=POLICIES)
     with serve(tmp_path) as server, server.stub() as stub:
@@ -135,7 +136,7 @@ def test_queue_policies_of_the_configuration(tmp_path: Path) -> None:
         assert error.details() == "Request timeout expired"
 
 
-def test_server_recovers_from_overload(repository: Path) -> None:
+def test_server_recovers_from_overload(repository: Path, serve: Serve) -> None:
     """After hundreds of requests that could not be served in time the next one is, at once."""
     flags = ("--max-queue-requests", "16")
     with serve(repository, *flags) as server, server.stub() as stub:
@@ -147,7 +148,7 @@ def test_server_recovers_from_overload(repository: Path) -> None:
         eventually(lambda: server.queue_depth("slow") == 0, "nothing waits")
 
 
-def test_cancelled_requests_are_counted_as_such(repository: Path) -> None:
+def test_cancelled_requests_are_counted_as_such(repository: Path, serve: Serve) -> None:
     """The metrics tell answered, expired and cancelled requests apart."""
     with serve(repository) as server, server.stub() as stub:
         stub.infer(slow(1), timeout=WAIT_S)

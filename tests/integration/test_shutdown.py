@@ -12,9 +12,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.tensors import FP32, INT64, Array
+from tests.integration.conftest import Serve
 from tests.support import models
 from tests.support.requests import answer, one, raw_request
-from tests.support.servers import RunningServer, serve
+from tests.support.servers import RunningServer
 from tests.support.stub import WAIT_S, Outgoing, Stub, refusal
 from tests.support.waiting import eventually
 
@@ -66,7 +67,7 @@ class Client:
             self.answered += 1
 
 
-def test_drain_under_load_loses_nothing(repository: Path) -> None:
+def test_drain_under_load_loses_nothing(repository: Path, serve: Serve) -> None:
     """With 16 clients at work every request is answered or refused; none is lost, exit code 0."""
     with serve(repository, "--drain-delay", "0.3") as server:
         clients = [Client(server, index) for index in range(CLIENTS)]
@@ -82,7 +83,7 @@ def test_drain_under_load_loses_nothing(repository: Path) -> None:
         assert not [lost for lost in _LOST if lost in text], text
 
 
-def test_request_in_progress_is_answered(repository: Path) -> None:
+def test_request_in_progress_is_answered(repository: Path, serve: Serve) -> None:
     """A request that runs, and one that waits behind it, are answered after SIGTERM."""
     with serve(repository) as server, server.stub() as stub:
         running = stub.infer.future(_slow(3000), timeout=WAIT_S)
@@ -95,7 +96,7 @@ def test_request_in_progress_is_answered(repository: Path) -> None:
         assert server.wait() == 0
 
 
-def test_watch_sees_the_server_leave(repository: Path) -> None:
+def test_watch_sees_the_server_leave(repository: Path, serve: Serve) -> None:
     """Watch says SERVING, then NOT_SERVING at SIGTERM, while requests are still served a while."""
     with serve(repository, "--drain-delay", "20") as server, server.stub() as stub:
         watch = health_pb2_grpc.HealthStub(stub.channel).Watch(
@@ -114,7 +115,7 @@ def test_watch_sees_the_server_leave(repository: Path) -> None:
         assert server.wait() == 0
 
 
-def test_idle_streams_are_ended(repository: Path) -> None:
+def test_idle_streams_are_ended(repository: Path, serve: Serve) -> None:
     """Streams that nobody uses do not hold up the end: they end as UNAVAILABLE."""
     with serve(repository) as server, server.stub() as stub:
         open_streams = []
@@ -133,7 +134,7 @@ def test_idle_streams_are_ended(repository: Path) -> None:
         assert server.wait() == 0
 
 
-def test_stream_with_requests_in_flight_is_answered_first(repository: Path) -> None:
+def test_stream_with_requests_in_flight_is_answered_first(repository: Path, serve: Serve) -> None:
     """What a stream had asked before SIGTERM is answered before the stream ends."""
     with serve(repository) as server, server.stub() as stub:
         outgoing = Outgoing()
@@ -150,7 +151,7 @@ def test_stream_with_requests_in_flight_is_answered_first(repository: Path) -> N
         assert server.wait() == 0
 
 
-def test_grace_bounds_the_end(repository: Path) -> None:
+def test_grace_bounds_the_end(repository: Path, serve: Serve) -> None:
     """A request that outlives the grace period is lost, and the exit code says so."""
     with (
         serve(repository, "--grace", "0.5", exit_code=3) as server,
@@ -164,7 +165,7 @@ def test_grace_bounds_the_end(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_server_ends_at_once(repository: Path, number: int) -> None:
+def test_idle_server_ends_at_once(repository: Path, number: int, serve: Serve) -> None:
     """SIGTERM and SIGINT end a server without work with exit code 0, and free its ports."""
     with serve(repository) as server:
         os.kill(server.process.pid, number)
