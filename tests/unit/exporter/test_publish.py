@@ -145,9 +145,11 @@ def test_a_killed_export_leaves_no_version(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "staged\n"
         process.kill()
-    (model,) = Repository(tmp_path).scan()
-    assert model.versions == ()
+    with pytest.raises(RepositoryError, match="holds no model"):
+        Repository(tmp_path).scan()
     assert _publish(tmp_path).name == "1"
+    (model,) = Repository(tmp_path).scan()
+    assert [source.version for source in model.versions] == [1]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", "a/b", ".hidden", "-dash", "é", "a" * 129])
