@@ -37,8 +37,9 @@ class RunningServer:
 
     @contextmanager
     def stub(self, *options: tuple[str, Any]) -> Iterator[Stub]:
-        """Connect to it. options: of the channel."""
-        with grpc.insecure_channel(self.address, options=options) as channel:
+        """Connect to it, on a connection of its own. options: of the channel."""
+        own = ("grpc.use_local_subchannel_pool", 1)  # channels of one process share connections
+        with grpc.insecure_channel(self.address, options=[own, *options]) as channel:
             yield Stub(channel)
 
     def get(self, path: str) -> tuple[int, str]:
