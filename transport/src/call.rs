@@ -107,8 +107,9 @@ impl Call {
         let mut outbox = lock(&self.outbox);
         frame::encode(message, &mut outbox.bytes)?;
         outbox.marks.push_back(Mark { length, settles });
-        drop(outbox);
+        // Under the lock: once it is free the connection may send these bytes and subtract them.
         let unsent = self.unsent.fetch_add(length, Ordering::AcqRel) + length;
+        drop(outbox);
         Some(Sent { has_room: unsent <= self.outgoing_window, wake: self.post() })
     }
 
