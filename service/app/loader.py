@@ -45,7 +45,7 @@ class ModelLoader:
             spec = self._resolve(session, source, config, manifest, notes)
             self._prepare(session, source, spec, config, manifest)
             model = self._schedule(session, source, spec, config, path, started, notes)
-        except BaseException:
+        except BaseException:  # whatever it is, the session must not outlive it
             session.close()
             raise
         _log_ready(model)
