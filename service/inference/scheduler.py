@@ -156,19 +156,12 @@ class Scheduler:
         A cheap model that nobody runs at the moment is run right here: a hand-over to a thread
         would cost more than the run. Otherwise the threads are woken up.
         """
-        if self._may_run_inline:
-            started = self._clock()
-            while self._waiting and (step := self._next_inline()) is not None:
-                self._perform(step)
-                now = self._clock()
-                if now - started > _TOO_LONG_S:
-                    _LOG.info("model %s: runs on its own thread from now on", self._model)
-                    self._may_run_inline = False
-                    break
-                started = now
-        if self._waiting:
-            with self._changed:
-                self._changed.notify(self._config.instances)
+        try:
+            self._run_inline()
+        finally:  # also after a fault of ours: what is left is for the threads
+            if self._waiting:
+                with self._changed:
+                    self._changed.notify(self._config.instances)
 
     def close(self, timeout: float) -> bool:
         """Refuse new requests, answer those accepted, join the threads, close the backend.
@@ -294,6 +287,16 @@ class Scheduler:
                     return [], *self._claim(key, decision.requests)
                 until = min(decision.until, self._queue.earliest_leave)
                 self._changed.wait(until - self._clock())
+
+    def _run_inline(self) -> None:
+        started = self._clock()
+        while self._may_run_inline and self._waiting and (step := self._next_inline()) is not None:
+            self._perform(step)
+            now = self._clock()
+            if now - started > _TOO_LONG_S:
+                _LOG.info("model %s: runs on its own thread from now on", self._model)
+                self._may_run_inline = False
+            started = now
 
     def _next_inline(self) -> _Step | None:
         """Return what can be done at once, None if nothing or if a batch is running."""

@@ -1,6 +1,5 @@
 """The method table and the ingress loop: events from the transport to the RPCs they belong to."""
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -22,7 +21,6 @@ from service.transport.seam import (
     Transport,
 )
 
-_LOG = logging.getLogger(__name__)
 _BURST: Final = 256  # events taken at once
 INFERENCE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
@@ -117,11 +115,7 @@ class Dispatcher:
                     code, text = status_of(error)
                     event.call.finish(code, text)
                     self._cancelled(event.call)
-            try:
-                self._infer.flush()
-            except Exception:  # noqa: BLE001  nothing may end this thread
-                # The batches that were not run are taken over by the threads of their models.
-                _LOG.exception("the batches of a burst could not be run")
+            self._infer.flush()
 
     def _handle(self, event: Event) -> None:
         kind, call = event.kind, event.call

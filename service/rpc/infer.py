@@ -1,5 +1,6 @@
 """ModelInfer and ModelStreamInfer: from a message to the scheduler, and back to the call."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +27,8 @@ from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.tensors import Tensors
 from service.transport.seam import Call, Code
+
+_LOG = logging.getLogger(__name__)
 
 
 class Exchange(Protocol):
@@ -55,7 +58,10 @@ class InferService:
         """Serve what was submitted since the last call; at the end of each burst."""
         touched, self._touched = self._touched, {}
         for scheduler in touched:
-            scheduler.flush()
+            try:
+                scheduler.flush()
+            except Exception:  # noqa: BLE001  a fault with one model must not strand the others
+                _LOG.exception("the batches of a burst could not be run here")
 
     def submit(self, message: bytes, deadline: float | None, exchange: Exchange) -> Request:
         """Hand the request in a message to its model's scheduler, which ends the exchange.

@@ -1,5 +1,7 @@
 """What a hostile or broken request must not do: hold up, strand or outlive the others."""
 
+import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,3 +93,26 @@ def test_strings_count_by_their_length() -> None:
     """The bytes of a request are those of its strings, not of the references to them."""
     strings = np.array([["x" * 1000, "y" * 500]], dtype=object)
     assert request_of({"X": strings}, []).bytes >= 1500
+
+
+def test_a_fault_while_flushing_leaves_the_rest_to_the_threads() -> None:
+    """What was submitted deferred is served by the model's own thread if flush breaks off."""
+    faults: list[Exception] = []
+    caller = threading.get_ident()
+
+    def clock() -> float:
+        if faults and threading.get_ident() == caller:
+            raise faults.pop()
+        return time.monotonic()
+
+    scheduler = Scheduler(
+        "m", FakeBackend(is_open=True), SchedulerConfig(BatchPolicy(8)), clock=clock
+    )
+    scheduler.start()
+    outcomes: list[Outcome] = []
+    scheduler.submit(request_of(row(1), outcomes), deferred=True)
+    faults.append(RuntimeError("broken"))
+    with pytest.raises(RuntimeError, match="broken"):
+        scheduler.flush()
+    eventually(lambda: bool(outcomes), "the request is answered")
+    assert scheduler.close(WAIT_S)
