@@ -13,8 +13,11 @@ from types import FrameType
 from typing import Any, Final
 
 from exporter.errors import (
+    ChildCrashed,
+    CompressionFailed,
     ConversionFailed,
     ExportError,
+    GateFailed,
     UnsafeArtefact,
     UsageError,
     VerificationFailed,
@@ -25,7 +28,10 @@ EXIT_CODES: Final[dict[type[ExportError], int]] = {
     UsageError: 2,
     UnsafeArtefact: 3,
     ConversionFailed: 4,
+    CompressionFailed: 4,
     VerificationFailed: 5,
+    GateFailed: 6,
+    ChildCrashed: 7,
 }
 _EXTRA: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 _DESCRIPTION: Final = """\

@@ -6,6 +6,10 @@ ExportError
 ├── WeightsError            the weights cannot be read or do not fit the module
 ├── ConversionFailed        the module has no faithful ONNX form
 ├── VerificationFailed      the ONNX model computes something else than the module
+├── CompressionFailed       a step that makes a model smaller or faster did not work
+├── GateFailed              the model that was asked for by name is not good enough
+├── ChildCrashed            native code ended or blocked the process that it ran in
+├── SignatureFailed         a version has no signature, or another key's, or was changed since
 └── PublishFailed           the version could not be written to the repository
 """
 
@@ -36,6 +40,22 @@ class ConversionFailed(ExportError):
 
 class VerificationFailed(ExportError):
     """The ONNX model computes something else than the module; the text has a table."""
+
+
+class CompressionFailed(ExportError):
+    """A step that makes a model smaller or faster did not work."""
+
+
+class GateFailed(ExportError):
+    """What was asked for by name is slower or less accurate than the gate allows."""
+
+
+class ChildCrashed(ExportError):
+    """Native code ended, or blocked, the child process that it ran in."""
+
+
+class SignatureFailed(ExportError):
+    """A version has no signature, one of another key, or was changed after it was signed."""
 
 
 class PublishFailed(ExportError):

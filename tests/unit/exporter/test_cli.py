@@ -99,8 +99,8 @@ def test_a_server_without_torch_says_what_to_install() -> None:
 
 
 def test_every_error_has_one_exit_code() -> None:
-    """Codes are distinct, and every error of the exporter is an ExportError."""
-    assert sorted(EXIT_CODES.values()) == [2, 3, 4, 5]
+    """The codes are those of the documentation, and every error is an ExportError."""
+    assert sorted(set(EXIT_CODES.values())) == [2, 3, 4, 5, 6, 7]
     kinds = [
         kind for kind in vars(errors).values()
         if isinstance(kind, type) and kind.__module__ == errors.__name__

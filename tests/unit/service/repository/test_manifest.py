@@ -8,8 +8,10 @@ import pytest
 
 from service.errors import ManifestError
 from service.repository.manifest import (
+    Axis,
     Manifest,
     Parity,
+    SessionOptions,
     Tolerance,
     check_files,
     read_manifest,
@@ -30,7 +32,18 @@ COMPLETE = Manifest(
     parity=(Parity(1, "scores", 1e-6, 1e-7),),
     producer={"torch": "2.13.0"},
     source={"module": "x"},
+    axes=(Axis("batch", {"pixels": 0, "name": 0}, 1, 64, (1, 2, 64)),),
+    state={"pixels": "scores"},
+    labels={"scores": "labels.txt"},
+    variant="int8-static",
+    gate={"agreement": 0.995},
+    session=SessionOptions("extended", ("SkipLayerNormFusion",)),
+    batch_buckets=(1, 8, 64),
+    warmup_batches=(1, 64),
 )
+NEWER = {
+    "axes", "state", "labels", "variant", "gate", "session", "batch_buckets", "warmup_batches",
+}  # fmt: skip
 
 
 def write(directory: Path, content: Any) -> None:
@@ -56,7 +69,19 @@ def test_no_manifest_is_no_error(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) is None
 
 
-@pytest.mark.parametrize("key", sorted(json.loads(COMPLETE.to_json())))
+def test_a_manifest_of_an_older_exporter_is_read(tmp_path: Path) -> None:
+    """What older exporters did not write is absent, and then recommends nothing."""
+    content = {k: v for k, v in json.loads(COMPLETE.to_json()).items() if k not in NEWER}
+    write(tmp_path, content)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None
+    assert (manifest.name, manifest.variant, manifest.session) == (
+        "digits", "source", SessionOptions(),
+    )  # fmt: skip
+    assert not (manifest.axes or manifest.batch_buckets or manifest.warmup_batches)
+
+
+@pytest.mark.parametrize("key", sorted(set(json.loads(COMPLETE.to_json())) - NEWER))
 def test_every_key_is_needed(tmp_path: Path, key: str) -> None:
     """A manifest that lacks a key is none, and the error names file and key."""
     content = json.loads(COMPLETE.to_json())
@@ -79,6 +104,10 @@ def test_every_key_is_needed(tmp_path: Path, key: str) -> None:
         {"files": ["model.onnx"]},
         {"tolerance": {"other": 1}},
         {"parity": [{"batch": 1}]},
+        {"session": {"graph_level": "most"}},
+        {"batch_buckets": [0, 8]},
+        {"warmup_batches": ["many"]},
+        {"axes": [{"name": "batch"}]},
     ],
     ids=str,
 )
