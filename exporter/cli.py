@@ -56,7 +56,8 @@ example: model.py holds `def build_model() -> nn.Module`, training wrote weights
   penstock serve models
 
 exit codes: 0 published, 2 wrong usage, 3 unsafe file refused, 4 conversion failed,
-5 the exported model differs from the module, 1 anything else. Unless 0, nothing was published."""
+5 the exported model differs from the module, 6 not good enough for the gate, 7 a child process
+crashed, 1 anything else. Unless 0, nothing was published."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from service.errors import PenstockError
 
 
 class ExportError(PenstockError):
-    """Base of every error of the exporter; nothing was published."""
+    """Base of every error of the exporter; nothing was published. step: where it happened."""
+
+    step: str = ""
 
 
 class UsageError(ExportError):

@@ -1,34 +1,33 @@
 """The export, from module to published version: the one module that knows every step.
 
-inputs -> outputs -> convert -> cases -> shapes -> strip -> check -> trial -> proof -> golden ->
-publish
+load -> convert -> strip -> check -> verify -> variants -> bench -> gate -> publish
 """
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import numpy as np
 import torch
 
 from exporter.cases import Case, make_cases
-from exporter.check import check_file, check_signature
+from exporter.check import check_file
 from exporter.convert import convert
 from exporter.errors import ConversionFailed, PublishFailed, UsageError
 from exporter.evaluation import evaluating
+from exporter.flow import Converted
 from exporter.golden import choose_pairs, write_golden
 from exporter.inputs import Examples, Inputs, bind_inputs, call
 from exporter.outputs import name_outputs
-from exporter.proof import prove_parity, prove_rows
+from exporter.progress import Progress, Steps
 from exporter.publish import publish, staging
-from exporter.session import Session
 from exporter.shapes import correct_outputs
 from exporter.strip import strip
 from exporter.translate import explain_failure
 from exporter.trial import try_loading
+from exporter.verify import prove
 from exporter.weights import digest, refuse_nan
 from service import __version__
 from service.errors import listed
@@ -43,20 +42,19 @@ from service.repository.manifest import (
 DEFAULT_OPSET: Final = 20  # what ONNX Runtime, its quantisers and torch have all long known
 OPSETS: Final = range(18, 27)  # below, torch writes another one; above, the runtime lags behind
 MAX_BATCH: Final = 4096  # rows; the proof runs the module at the largest batch
-_HALF: Final = Tolerance(relative=5e-3, absolute=1e-4)  # 8 times what faithful models in FP16 show
 _PACKAGES: Final = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
-Progress: TypeAlias = Callable[[str], None]
 DynamicAxes: TypeAlias = Mapping[str, Mapping[int, str]]
 Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """A published version. path: its directory in the repository."""
+    """A published version. path: its directory in the repository. seconds: of each step."""
 
     path: Path
     manifest: Manifest
+    seconds: Mapping[str, float]
 
     @property
     def version(self) -> int:
@@ -108,56 +106,81 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     Raises UsageError, ConversionFailed, VerificationFailed (with a table of what differs),
     WeightsError or PublishFailed. Then nothing was published.
     """
-    say = progress or (lambda _line: None)
     module = getattr(module, "_orig_mod", module)  # torch.compile wraps what can be captured
     _check_numbers(max_batch_size, opset, version)
-    inputs = bind_inputs(
-        module, example_inputs, names=input_names, batch=batch, dynamic_axes=dynamic_axes
-    )
-    inputs = _with_ranges(inputs, ranges or {})
-    refuse_nan(module.state_dict())
+    steps = Steps(progress)
     with staging(Path(repository), name) as stage:
-        with evaluating(module):
-            outputs = name_outputs(_try_example(module, inputs), inputs, output_names)
-            say("converting to ONNX")
-            program = convert(module, inputs, outputs, opset)
-            say("running the module at every size that is to be proved")
-            cases = make_cases(
-                module, inputs, outputs, max_batch_size=max_batch_size if batch else 0, seed=seed
+        with steps.step("convert"):
+            inputs = bind_inputs(
+                module, example_inputs, names=input_names, batch=batch, dynamic_axes=dynamic_axes
             )
-        origin = {
-            "module": source or f"{type(module).__module__}:{type(module).__qualname__}",
-            "weights_sha256": digest(module),
-        }
-        correct_outputs(program.model, inputs, cases)
-        strip(program.model, name, {f"penstock.{key}": value for key, value in origin.items()})
-        _write(program, stage / MODEL_FILE)
-        say("checking the file")
-        check_file(stage / MODEL_FILE)
-        try_loading(stage / MODEL_FILE)
-        session = Session(stage / MODEL_FILE)
-        check_signature(session, inputs, outputs, cases)
-        say(f"proving that ONNX Runtime computes the same at {_sizes(cases)}")
-        allowed = tolerance or _default_tolerance(cases)
-        parity = prove_parity(session.run, cases, allowed)
-        prove_rows(session.run, cases, allowed)
-        write_golden(stage / GOLDEN_FILE, choose_pairs(cases))
-        say("publishing")
-        manifest = Manifest(
-            name=name,
-            version=0,
-            inputs=session.inputs,
-            outputs=session.outputs,
-            max_batch_size=max_batch_size if batch else 0,
-            opset=opset,
-            files={},
-            golden=GOLDEN_FILE,
-            tolerance=allowed,
-            parity=parity,
-            producer=_producer(),
-            source=origin,
-        )
-        return ExportResult(*publish(stage, manifest, version))
+            converted = _convert(
+                module,
+                _with_ranges(inputs, ranges or {}),
+                output_names,
+                stage.files / MODEL_FILE,
+                name=name,
+                opset=opset,
+                max_batch_size=max_batch_size if batch else 0,
+                seed=seed,
+                source=source,
+                say=steps.say,
+            )
+        with steps.step("check", "checking the file"):
+            check_file(converted.model)
+            try_loading(converted.model)
+        line = f"proving that ONNX Runtime computes the same at {_sizes(converted.cases)}"
+        with steps.step("verify", line):
+            proven = prove(converted, converted.model, tolerance)
+        with steps.step("publish", "publishing"):
+            write_golden(stage.files / GOLDEN_FILE, choose_pairs(converted.cases))
+            manifest = Manifest(
+                name=name,
+                version=0,
+                inputs=proven.inputs,
+                outputs=proven.outputs,
+                max_batch_size=max_batch_size if batch else 0,
+                opset=converted.opset,
+                files={},
+                golden=GOLDEN_FILE,
+                tolerance=proven.tolerance,
+                parity=proven.parity,
+                producer=_producer(),
+                source=converted.provenance,
+                axes=proven.axes,
+            )
+            path, manifest = publish(stage, manifest, version)
+    return ExportResult(path, manifest, steps.seconds)
+
+
+def _convert(  # noqa: PLR0913 (what the source step is told)
+    module: torch.nn.Module,
+    inputs: Inputs,
+    output_names: Sequence[str] | None,
+    path: Path,
+    *,
+    name: str,
+    opset: int,
+    max_batch_size: int,
+    seed: int,
+    source: str,
+    say: Progress,
+) -> Converted:
+    refuse_nan(module.state_dict())
+    with evaluating(module):
+        outputs = name_outputs(_try_example(module, inputs), inputs, output_names)
+        say("converting to ONNX")
+        program = convert(module, inputs, outputs, opset)
+        say("running the module at every size that is to be proved")
+        cases = make_cases(module, inputs, outputs, max_batch_size=max_batch_size, seed=seed)
+    origin = {
+        "module": source or f"{type(module).__module__}:{type(module).__qualname__}",
+        "weights_sha256": digest(module),
+    }
+    correct_outputs(program.model, inputs, cases)
+    strip(program.model, name, {f"penstock.{key}": value for key, value in origin.items()})
+    _write(program, path)
+    return Converted(path, inputs, outputs, cases, opset, (), origin)
 
 
 def _try_example(module: torch.nn.Module, inputs: Inputs) -> Any:
@@ -202,11 +225,6 @@ def _with_ranges(inputs: Inputs, ranges: Ranges) -> Inputs:
         for item in inputs
         for low, high in [ranges.get(item.name, none)]
     )
-
-
-def _default_tolerance(cases: Sequence[Case]) -> Tolerance:
-    types = {array.dtype for case in cases for array in case.outputs.values()}
-    return _HALF if np.dtype(np.float16) in types else Tolerance()
 
 
 def _sizes(cases: Sequence[Case]) -> str:

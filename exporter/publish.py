@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +23,22 @@ _TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _ATTEMPTS: Final = 100  # exports that may finish between a look at the versions and the rename
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a version is written before it is one.
+
+    model: the model's directory in the repository. files: what becomes the version.
+    work: for files that do not; on the same file system, so that they can be moved over.
+    """
+
+    model: Path
+    files: Path
+    work: Path
+
+
 @contextmanager
-def staging(repository: Path, name: str) -> Iterator[Path]:
-    """Give a directory to write a version to; what was not published is removed at the end.
+def staging(repository: Path, name: str) -> Iterator[Stage]:
+    """Give directories to write a version in; what was not published is removed at the end.
 
     Directories of the repository and the model are made, and removed again if nothing came of
     it. Raises UsageError if name cannot name a model, PublishFailed if nothing can be written.
@@ -35,7 +48,11 @@ def staging(repository: Path, name: str) -> Iterator[Path]:
     model = repository / name
     created = _missing(model)
     try:
-        stage = _make_stage(model)
+        place = _make_place(model)
+        stage = Stage(model, place / "version", place / "work")
+        for directory in (stage.files, stage.work):
+            directory.mkdir()
+        stage.files.chmod(0o755)
         for directory in created:
             directory.chmod(0o755)  # whatever the umask: the server may run as another user
     except OSError as error:
@@ -43,31 +60,31 @@ def staging(repository: Path, name: str) -> Iterator[Path]:
     try:
         yield stage
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         for directory in created:
             with suppress(OSError):  # not empty: a version was published there
                 directory.rmdir()
 
 
-def publish(stage: Path, manifest: Manifest, version: int | None) -> tuple[Path, Manifest]:
+def publish(stage: Stage, manifest: Manifest, version: int | None) -> tuple[Path, Manifest]:
     """Make the staged files a version and return its directory and manifest.
 
     manifest: gets the number of the version and the digest of every staged file.
     version: the number to take; None: one above the highest.
     Raises PublishFailed if the version exists or the file system refuses.
     """
-    model = stage.parent
-    digests = {path.name: sha256_of(path) for path in sorted(stage.iterdir())}
+    model, files = stage.model, stage.files
+    digests = {path.name: sha256_of(path) for path in sorted(files.iterdir())}
     manifest = replace(manifest, files=digests)
     try:
-        for path in stage.iterdir():
+        for path in files.iterdir():
             path.chmod(0o644)
             _sync(path)
         for _ in range(_ATTEMPTS):
             number = _free_version(model, version)
             manifest = replace(manifest, version=number)
-            _write_manifest(stage, manifest)
-            if _rename(stage, model / str(number)):
+            _write_manifest(files, manifest)
+            if _rename(files, model / str(number)):
                 _sync(model)
                 _sync(model.parent)
                 return model / str(number), manifest
@@ -81,14 +98,12 @@ def _missing(directory: Path) -> list[Path]:
     return [path for path in (directory, *directory.parents) if not path.exists()]
 
 
-def _make_stage(model: Path) -> Path:
+def _make_place(model: Path) -> Path:
     for _ in range(_ATTEMPTS):
         model.mkdir(parents=True, exist_ok=True)
         # A failing export beside this one may remove the empty directory of the model.
         with suppress(FileNotFoundError):
-            stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=model))
-            stage.chmod(0o755)  # mkdtemp makes it private
-            return stage
+            return Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=model))
     raise PublishFailed(f"{model}: disappears again and again; is something cleaning up there?")
 
 
@@ -104,18 +119,18 @@ def _free_version(model: Path, version: int | None) -> int:
     return version
 
 
-def _write_manifest(stage: Path, manifest: Manifest) -> None:
-    path = stage / MANIFEST_FILE
+def _write_manifest(directory: Path, manifest: Manifest) -> None:
+    path = directory / MANIFEST_FILE
     path.write_text(manifest.to_json(), encoding="utf-8")
     path.chmod(0o644)
     _sync(path)
-    _sync(stage)
+    _sync(directory)
 
 
-def _rename(stage: Path, target: Path) -> bool:
-    """Tell whether the stage became the target; False if something else is there."""
+def _rename(files: Path, target: Path) -> bool:
+    """Tell whether the staged files became the target; False if something else is there."""
     try:
-        stage.rename(target)
+        files.rename(target)
     except OSError as error:
         if error.errno in _TAKEN:
             return False

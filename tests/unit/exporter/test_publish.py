@@ -29,13 +29,13 @@ _MANIFEST = Manifest(
 
 def _publish(repository: Path, version: int | None = None, content: bytes = b"model") -> Path:
     with staging(repository, "m") as stage:
-        (stage / "model.onnx").write_bytes(content)
+        (stage.files / "model.onnx").write_bytes(content)
         return publish(stage, _MANIFEST, version)[0]
 
 
 def _fail_halfway(repository: Path) -> None:
     with staging(repository, "m") as stage:
-        (stage / "model.onnx").write_bytes(b"half")
+        (stage.files / "model.onnx").write_bytes(b"half")
         raise ZeroDivisionError
 
 
@@ -107,7 +107,7 @@ def test_exports_at_the_same_time_give_versions_of_their_own(tmp_path: Path) -> 
     def run(number: int) -> None:
         try:
             with staging(tmp_path, "m") as stage:
-                (stage / "model.onnx").write_bytes(bytes([number]))
+                (stage.files / "model.onnx").write_bytes(bytes([number]))
                 barrier.wait()
                 publish(stage, _MANIFEST, None)
         except BaseException as error:
@@ -135,7 +135,7 @@ def test_a_killed_export_leaves_no_version(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from exporter.publish import staging\n"
         "with staging(Path(sys.argv[1]), 'm') as stage:\n"
-        "    (stage / 'model.onnx').write_bytes(b'half'); print('staged', flush=True)\n"
+        "    (stage.files / 'model.onnx').write_bytes(b'half'); print('staged', flush=True)\n"
         "    sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -173,7 +173,7 @@ def test_a_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_stage_is_no_model(tmp_path: Path) -> None:
     """A server that scans while an export runs sees no version of it."""
     with staging(tmp_path, "m") as stage:
-        (stage / "model.onnx").write_bytes(b"half")
+        (stage.files / "model.onnx").write_bytes(b"half")
         try:
             versions = [v for model in Repository(tmp_path).scan() for v in model.versions]
         except RepositoryError:

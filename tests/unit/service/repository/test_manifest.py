@@ -78,7 +78,7 @@ def test_a_manifest_of_an_older_exporter_is_read(tmp_path: Path) -> None:
     assert (manifest.name, manifest.variant, manifest.session) == (
         "digits", "source", SessionOptions(),
     )  # fmt: skip
-    assert not (manifest.axes or manifest.batch_buckets or manifest.warmup_batches)
+    assert (manifest.axes, manifest.batch_buckets, manifest.warmup_batches) == ((), (), ())
 
 
 @pytest.mark.parametrize("key", sorted(set(json.loads(COMPLETE.to_json())) - NEWER))

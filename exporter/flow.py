@@ -1,0 +1,46 @@
+"""What the steps of an export hand to each other: plain data, files in a scratch directory.
+
+Sources end at `Converted`: everything after it is ONNX and numpy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.cases import Case
+from exporter.inputs import Inputs
+from service.repository.manifest import Axis, Parity, Tolerance
+from service.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A source as ONNX, with what the source itself computed.
+
+    model: the file, stripped, with names, opset and axes as asked for. cases: inputs of several
+    sizes and the outputs of the source. labels: names of the classes where the source knows them.
+    provenance: kind and name of the source, digest of its weights, versions of what took part.
+    """
+
+    model: Path
+    inputs: Inputs
+    outputs: tuple[str, ...]
+    cases: tuple[Case, ...]
+    opset: int
+    labels: tuple[str, ...]
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A model file that computes what its source computes.
+
+    inputs, outputs: as ONNX Runtime sees the file. axes: sizes that were compared.
+    """
+
+    model: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    axes: tuple[Axis, ...]
+    tolerance: Tolerance
+    parity: tuple[Parity, ...]

@@ -1,0 +1,56 @@
+"""The proof of a file: of the signature that was asked for, and equal to its source."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from exporter.cases import Case
+from exporter.check import check_signature
+from exporter.flow import Converted, Proven
+from exporter.inputs import BATCH, Inputs
+from exporter.proof import prove_parity, prove_rows
+from exporter.session import Session
+from service.repository.manifest import Axis, Tolerance
+
+HALF: Final = Tolerance(relative=5e-3, absolute=1e-4)  # 8 times what faithful models in FP16 show
+
+
+def prove(converted: Converted, model: Path, tolerance: Tolerance | None) -> Proven:
+    """Compare a file with what the source computed, at every size and row by row.
+
+    tolerance: None: the default of the type of the outputs.
+    Raises ConversionFailed if the file has another signature, VerificationFailed with a table.
+    """
+    session = Session(model)
+    cases = converted.cases
+    check_signature(session, converted.inputs, converted.outputs, cases)
+    allowed = tolerance or default_tolerance(cases)
+    parity = prove_parity(session.run, cases, allowed)
+    prove_rows(session.run, cases, allowed)
+    axes = proved_axes(converted.inputs, cases)
+    return Proven(model, session.inputs, session.outputs, axes, allowed, parity)
+
+
+def default_tolerance(cases: Sequence[Case]) -> Tolerance:
+    """Return what may differ by default: more where an output is FP16."""
+    types = {array.dtype for case in cases for array in case.outputs.values()}
+    return HALF if np.dtype(np.float16) in types else Tolerance()
+
+
+def proved_axes(inputs: Inputs, cases: Sequence[Case]) -> tuple[Axis, ...]:
+    """Return every free axis with the sizes at which the file was compared with its source."""
+    names = {name: None for item in inputs for name in item.axes.values()}  # in order, once each
+    return tuple(_axis(name, inputs, cases) for name in names)
+
+
+def _axis(name: str, inputs: Inputs, cases: Sequence[Case]) -> Axis:
+    tensors = {
+        item.name: axis for item in inputs for axis, free in item.axes.items() if free == name
+    }
+    sizes = sorted(
+        {case.inputs[tensor].shape[axis] for case in cases for tensor, axis in tensors.items()}
+    )
+    # The server never runs a larger batch; nothing bounds another axis.
+    return Axis(name, tensors, 1, sizes[-1] if name == BATCH else 0, tuple(sizes))
