@@ -37,7 +37,7 @@ class Settings:
         "auto", "where models run; cuda never falls back", ("auto", "cpu", "cuda")
     )
     cuda_device: int = _setting(0, "number of the GPU")
-    threads: int = _setting(0, "threads of one model run; 0: the CPUs this process may use")
+    threads: int = _setting(0, "threads of one model run; 0: its share of the usable CPUs")
     instances: int = _setting(1, "batches of one model that may run at once")
     max_batch_size: int = _setting(64, "rows in a batch, for models that batch and say no number")
     max_queue_requests: int = _setting(4096, "requests that may wait for one model")

@@ -2,37 +2,51 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from service.app.placement import Placement
 from service.config import Settings
-from service.errors import ProviderUnavailable
+from service.errors import LoadError
 from service.inference.model import Model
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
 from service.inference.scheduler import Scheduler, SchedulerConfig
-from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelQueuePolicy
+from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.layout import ModelSource, VersionSource
 from service.repository.manifest import Manifest, check_files, read_manifest
 from service.repository.model_config import read_config
 from service.repository.signature import Graph, ModelSpec, normalised, resolve
-from service.runtime.cpus import usable_cpus
-from service.runtime.providers import CUDA, Device
-from service.runtime.session import OnnxBackend, Session, SessionConfig
+from service.runtime.cpus import Cpus, read_cpus
+from service.runtime.providers import CUDA
+from service.runtime.session import OnnxBackend, Session
+from service.runtime.threads import ThreadPlan
 from service.runtime.warmup import proves_batching, replay_golden, run_warmups, warm_up
 
 _LOG = logging.getLogger(__name__)
 
 
 class ModelLoader:
-    """Loads versions by the settings of the server."""
+    """Loads versions by the settings of the server, and divides its CPUs over them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cpus: Cpus | None = None) -> None:
+        """cpus: what the models may use; None: what this process may."""
         self._settings = settings
-        self._threads = settings.threads or usable_cpus()
+        self._placement = Placement(settings, cpus or read_cpus())
+
+    def plan(self, sources: Iterable[ModelSource]) -> None:
+        """Divide the CPUs over what the sources will serve. What is loaded keeps its threads."""
+        self._placement.plan((source, self._readable_config(source)) for source in sources)
 
     def read_config(self, source: ModelSource) -> ModelConfig | None:
         """Return config.pbtxt of a model. Raises ConfigError."""
         return read_config(source.directory)
+
+    def _readable_config(self, source: ModelSource) -> ModelConfig | None:
+        try:
+            return self.read_config(source)
+        except LoadError:  # said when the model is loaded
+            return None
 
     def load(self, source: VersionSource, config: ModelConfig | None) -> Model:
         """Return the version, warm and scheduled. Raises LoadError with the reason."""
@@ -40,7 +54,8 @@ class ModelLoader:
         notes: list[str] = []
         manifest = self._manifest(source, notes)
         path = source.model_file(config.default_model_filename if config is not None else "")
-        session = Session(path, self._session_config(config))
+        threads = self._placement.threads(source.model, config)
+        session = Session(path, self._placement.session_config(threads, config))
         try:
             spec = self._resolve(session, source, config, manifest, notes)
             self._prepare(session, source, spec, config, manifest)
@@ -48,7 +63,7 @@ class ModelLoader:
         except BaseException:  # whatever it is, the session must not outlive it
             session.close()
             raise
-        _log_ready(model)
+        _log_ready(model, threads)
         return model
 
     def _manifest(self, source: VersionSource, notes: list[str]) -> Manifest | None:
@@ -58,22 +73,6 @@ class ModelLoader:
             return None
         check_files(source.directory, manifest)
         return manifest
-
-    def _session_config(self, config: ModelConfig | None) -> SessionConfig:
-        settings = self._settings
-        device, cuda_device = Device(settings.device), settings.cuda_device
-        for group in config.instance_group if config is not None else ():
-            if group.kind == ModelInstanceGroup.KIND_CPU:
-                device = Device.CPU
-            elif group.kind == ModelInstanceGroup.KIND_GPU:
-                if device is Device.CPU:
-                    raise ProviderUnavailable(
-                        "config.pbtxt demands KIND_GPU, but the server runs with --device cpu"
-                    )
-                device = Device.CUDA
-                cuda_device = group.gpus[0] if group.gpus else cuda_device
-        level = config.optimization.graph.level if config is not None else 0
-        return SessionConfig(device, cuda_device, self._threads, max(-1, min(level, 2)))
 
     def _resolve(
         self,
@@ -183,14 +182,15 @@ def _level_policy(policy: ModelQueuePolicy) -> LevelPolicy:
     )
 
 
-def _log_ready(model: Model) -> None:
+def _log_ready(model: Model, threads: ThreadPlan) -> None:
     _LOG.info(
-        "model %s version %s is ready: %s, %s, loaded in %.2f s",
+        "model %s version %s is ready: %s, %s, %s, loaded in %.2f s",
         model.name,
         model.version,
         model.provider,
         f"batches of up to {model.config.max_batch_size}"
         if model.signature.batched
         else "no batching",
+        threads,
         model.load_s,
     )

@@ -17,7 +17,7 @@ from service.inference.model import Model
 from service.lifecycle.manager import Manager, State
 from service.observability.http import SidePort
 from service.observability.metrics import ServerCollector, Source
-from service.repository.layout import Repository
+from service.repository.layout import ModelSource, Repository
 from service.rpc.dispatch import Dispatcher
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
@@ -37,8 +37,8 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._repository = Repository(Path(settings.repository), settings.model_name)
-        loader = ModelLoader(settings)
-        self.manager: Manager[Model] = Manager(loader.read_config, loader.load)
+        self._loader = ModelLoader(settings)
+        self.manager: Manager[Model] = Manager(self._loader.read_config, self._loader.load)
         self._infer = InferService(self.manager, settings.default_deadline)
         self._health = HealthService(
             self.manager.is_ready,
@@ -72,11 +72,11 @@ class Server:
         self._side_port.start()
         self.dispatcher.start(self._transport)
         self.manager.announce(sources)
-        self.manager.apply(sources, lambda: not stops())
+        self._apply(sources, lambda: not stops())
         if stops():
             return
         if self._settings.watch:
-            self._watcher = Watcher(self._repository, self.manager, self._settings.watch)
+            self._watcher = Watcher(self._repository, self._apply, self._settings.watch)
             self._watcher.start(sources)
         elif not self.manager.servables():
             raise LoadError(
@@ -116,6 +116,10 @@ class Server:
             for status in self.manager.index()
             if status.state is State.FAILED
         ]
+
+    def _apply(self, sources: list[ModelSource], goes_on: Callable[[], bool]) -> None:
+        self._loader.plan(sources)
+        self.manager.apply(sources, goes_on)
 
     def _make_side_port(self) -> SidePort:
         registry = CollectorRegistry()

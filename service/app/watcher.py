@@ -2,11 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import TypeAlias
 
 from service.errors import RepositoryError
-from service.inference.model import Model
-from service.lifecycle.manager import Manager
 from service.repository.layout import ModelSource, Repository
 from service.repository.manifest import MANIFEST_FILE, MODEL_FILE
 from service.repository.model_config import CONFIG_FILE
@@ -14,13 +13,16 @@ from service.repository.model_config import CONFIG_FILE
 _LOG = logging.getLogger(__name__)
 _Fingerprint: TypeAlias = tuple[tuple[str, int, int], ...]
 
+# Loads what should run and does not, and the other way round, while the second argument says so.
+Apply: TypeAlias = Callable[[list[ModelSource], Callable[[], bool]], None]
+
 
 class Watcher:
-    """Owns a thread that applies the repository to the manager whenever its files change."""
+    """Owns a thread that applies the repository whenever its files change."""
 
-    def __init__(self, repository: Repository, manager: Manager[Model], interval_s: float) -> None:
+    def __init__(self, repository: Repository, apply: Apply, interval_s: float) -> None:
         self._repository = repository
-        self._manager = manager
+        self._apply = apply
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._seen: _Fingerprint = ()
@@ -47,7 +49,7 @@ class Watcher:
             if seen != self._seen:
                 self._seen = seen
                 try:
-                    self._manager.apply(sources, lambda: not self._stop.is_set())
+                    self._apply(sources, lambda: not self._stop.is_set())
                 except Exception:  # noqa: BLE001  it must look again
                     _LOG.exception("the repository could not be applied, what serves goes on")
 

@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     _silence_log()
     loader = ModelLoader(settings)
     manager: Manager[Model] = Manager(loader.read_config, loader.load)
-    manager.apply(Repository(Path(settings.repository), settings.model_name).scan())
+    sources = Repository(Path(settings.repository), settings.model_name).scan()
+    loader.plan(sources)
+    manager.apply(sources)
     statuses = manager.index()
     models = {(model.name, int(model.version)): model for model in manager.servables()}
     rows = [_row(status, models.get((status.model, status.version))) for status in statuses]

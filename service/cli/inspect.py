@@ -88,11 +88,9 @@ def _of_files(path: Path, device: str) -> list[Description]:
     # The description says all that the log would.
     logging.getLogger("service").addHandler(logging.NullHandler())
     loader = ModelLoader(Settings(str(path), device=device))
-    return [
-        description
-        for source in Repository(path).scan()
-        for description in _of_source(loader, source)
-    ]
+    sources = Repository(path).scan()
+    loader.plan(sources)
+    return [description for source in sources for description in _of_source(loader, source)]
 
 
 def _of_source(loader: ModelLoader, source: ModelSource) -> list[Description]:

@@ -8,6 +8,7 @@ from google.protobuf import text_format
 
 from service.errors import ConfigError
 from service.pb.model_config_pb2 import DataType, ModelConfig
+from service.repository.session_parameters import session_parameters
 from service.tensors import BY_CONFIG, BYTES, Datatype
 
 CONFIG_FILE: Final = "config.pbtxt"
@@ -76,6 +77,10 @@ def _check(path: Path, config: ModelConfig, directory: str) -> None:
     _check_tensors(path, "input", [(i.name, i.data_type, i.dims) for i in config.input])
     _check_tensors(path, "output", [(o.name, o.data_type, o.dims) for o in config.output])
     _check_limits(path, config)
+    try:
+        session_parameters(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     for size in config.dynamic_batching.preferred_batch_size:
         if not 1 <= size <= config.max_batch_size:
             raise ConfigError(

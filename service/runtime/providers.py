@@ -19,6 +19,11 @@ class Device(Enum):
     CUDA = "cuda"
 
 
+def has_cuda() -> bool:
+    """Tell whether this onnxruntime was built with CUDA; that a GPU is there is not sure yet."""
+    return CUDA in ort.get_available_providers()
+
+
 def provider_options(device: Device, cuda_device: int = 0) -> list[Any]:
     """Return the providers to ask ONNX Runtime for, best first.
 
@@ -26,7 +31,7 @@ def provider_options(device: Device, cuda_device: int = 0) -> list[Any]:
     """
     if device is Device.CPU:
         return [CPU]
-    if CUDA not in ort.get_available_providers():
+    if not has_cuda():
         if device is Device.AUTO:
             return [CPU]
         raise ProviderUnavailable(

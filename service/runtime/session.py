@@ -38,13 +38,18 @@ _LEVELS: Final = {
 class SessionConfig:
     """How a session is made.
 
-    intra_op_threads: threads of one run. graph_level: ModelOptimizationPolicy.Graph.level.
+    intra_op_threads: threads of one node. inter_op_threads: nodes at once, if parallel.
+    spinning: threads that wait for work keep a CPU busy. graph_level:
+    ModelOptimizationPolicy.Graph.level.
     """
 
     device: Device = Device.AUTO
     cuda_device: int = 0
     intra_op_threads: int = 1
     graph_level: int = 0
+    inter_op_threads: int = 1
+    parallel: bool = False
+    spinning: bool = False
 
 
 class Session:
@@ -128,10 +133,13 @@ class OnnxBackend:
 def _options(config: SessionConfig) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = config.intra_op_threads
-    options.inter_op_num_threads = 1
+    options.inter_op_num_threads = config.inter_op_threads
+    if config.parallel:
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     options.graph_optimization_level = _LEVELS[config.graph_level]
-    # Spinning threads burn a core between requests and starve the network threads.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    spinning = "1" if config.spinning else "0"
+    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
     # What fails is raised and reaches our log, which escapes it; ONNX Runtime's own lines would
     # stand between ours on stderr, coloured and neither text nor JSON of ours.
     options.log_severity_level = 4
