@@ -18,8 +18,15 @@ from service.errors import SettingsError
 PREFIX: Final = "PENSTOCK_"
 
 
-def _setting(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices})
+NETWORK_LIMITS: Final = "network limits"  # a group of settings, in the help and the README
+
+
+def _setting(default: Any, text: str, choices: tuple[str, ...] = (), group: str = "") -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices, "group": group})
+
+
+def _limit(default: Any, text: str) -> Any:
+    return _setting(default, text, group=NETWORK_LIMITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,9 @@ class Settings:
     port: int = _setting(8001, "gRPC port; 0 picks a free one")
     http_port: int = _setting(8002, "HTTP port for metrics and health; 0 picks a free one")
     unix_socket: str = _setting("", "also listen for gRPC on this Unix socket")
+    listen: tuple[str, ...] = _setting(
+        (), "also listen for gRPC here: HOST:PORT or unix:PATH; commas between several"
+    )
     transport: str = _setting("auto", "network implementation", ("auto", "native", "threaded"))
     device: str = _setting(
         "auto", "where models run; cuda never falls back", ("auto", "cpu", "cuda")
@@ -42,9 +52,34 @@ class Settings:
     max_batch_size: int = _setting(64, "rows in a batch, for models that batch and say no number")
     max_queue_requests: int = _setting(4096, "requests that may wait for one model")
     max_queue_mib: int = _setting(256, "their size in MiB")
-    max_message_mib: int = _setting(64, "largest gRPC message in MiB")
-    max_concurrent_calls: int = _setting(512, "calls and streams in progress at once")
-    stream_window: int = _setting(64, "requests in flight on one stream")
+    max_message_mib: int = _limit(64, "largest gRPC message in MiB, inflated")
+    max_header_kib: int = _limit(16, "all headers of one call in KiB")
+    max_received_mib: int = _limit(
+        1024, "received and unanswered, all connections together, in MiB"
+    )
+    max_unsent_mib: int = _limit(
+        128, "answers that one connection has not taken, in MiB; above it new calls are refused"
+    )
+    max_concurrent_calls: int = _limit(512, "calls and streams in progress at once")
+    max_connection_calls: int = _limit(128, "of them on one connection")
+    max_connections: int = _limit(2000, "connections, those in their handshake included")
+    stream_window: int = _limit(64, "requests in flight on one stream")
+    max_resets_per_second: int = _limit(5000, "calls that one connection may cancel; else dropped")
+    max_control_frames_per_second: int = _limit(
+        1000, "PING, SETTINGS and PRIORITY frames of one connection; else dropped"
+    )
+    keepalive_time: float = _limit(60.0, "ping a client that is silent for so long; 0: never")
+    keepalive_timeout: float = _limit(20.0, "drop it when it stays silent for so long after that")
+    min_ping_interval: float = _limit(
+        10.0, "drop a client that pings more often without being answered a call; 0: never"
+    )
+    connection_idle: float = _limit(900.0, "close a connection without calls after this; 0: never")
+    connection_age: float = _limit(0.0, "close any connection after this; 0: never")
+    connection_age_grace: float = _limit(300.0, "time for its calls to end before they are cut off")
+    handshake_timeout: float = _limit(10.0, "time for TLS and the first bytes of HTTP/2")
+    send_timeout: float = _limit(
+        300.0, "drop a client that takes nothing of its answers for so long; 0: never"
+    )
     default_deadline: float = _setting(
         60.0, "seconds in the queue for requests without a deadline; 0: any"
     )
@@ -79,13 +114,26 @@ class Settings:
             raise SettingsError("--tls-certificate and --tls-key go together; one is missing")
         if self.tls_client_ca and not self.tls_certificate:
             raise SettingsError("--tls-client-ca needs --tls-certificate and --tls-key")
-        if not (self.tls_certificate or self.allow_insecure or _is_loopback(self.host)):
+        if self.max_received_mib < self.max_message_mib:
             raise SettingsError(
-                f"--host is '{self.host}', which others can reach, and there is no TLS. Give "
-                "--tls-certificate and --tls-key, or --allow-insecure if the network is trusted"
+                f"--max-received-mib is {self.max_received_mib}, less than the largest message: "
+                f"expected at least --max-message-mib, {self.max_message_mib}"
             )
+        self._check_addresses()
+
+    def _check_addresses(self) -> None:
+        for address in self.listen:
+            _check_address(address)
+        hosts = [("--host", self.host), *(("--listen", _host_of(one)) for one in self.listen)]
+        for name, host in hosts:
+            if not (self.tls_certificate or self.allow_insecure or _is_loopback(host)):
+                raise SettingsError(
+                    f"{name} is '{host}', which others can reach, and there is no TLS. Give "
+                    "--tls-certificate and --tls-key, or --allow-insecure if the network is trusted"
+                )
 
 
+_WEEK_S: Final = 604_800
 _RANGES: Final = (
     ("port", 0, 65535),
     ("http_port", 0, 65535),
@@ -96,8 +144,23 @@ _RANGES: Final = (
     ("max_queue_requests", 1, 1_000_000),
     ("max_queue_mib", 1, 1 << 20),
     ("max_message_mib", 1, 2047),
+    ("max_header_kib", 1, 1024),
+    ("max_received_mib", 1, 1 << 20),
+    ("max_unsent_mib", 1, 1 << 20),
     ("max_concurrent_calls", 1, 100_000),
+    ("max_connection_calls", 1, 100_000),
+    ("max_connections", 1, 1_000_000),
     ("stream_window", 1, 65536),
+    ("max_resets_per_second", 1, 1_000_000),
+    ("max_control_frames_per_second", 1, 1_000_000),
+    ("keepalive_time", 0, _WEEK_S),
+    ("keepalive_timeout", 0.01, _WEEK_S),
+    ("min_ping_interval", 0, _WEEK_S),
+    ("connection_idle", 0, _WEEK_S),
+    ("connection_age", 0, _WEEK_S),
+    ("connection_age_grace", 0, _WEEK_S),
+    ("handshake_timeout", 0.01, 3600),
+    ("send_timeout", 0, _WEEK_S),
     ("default_deadline", 0, 86400),
     ("drain_delay", 0, 3600),
     ("grace", 0, 3600),
@@ -112,19 +175,31 @@ def flag(name: str) -> str:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add every setting to a parser. A flag that is not given is absent from the result."""
+    groups: dict[str, Any] = {"": parser}
     for entry in fields(Settings):
         text, choices = entry.metadata["help"], entry.metadata.get("choices") or None
+        name = entry.metadata.get("group", "")
+        group = groups.get(name) or groups.setdefault(name, parser.add_argument_group(name))
         if entry.name == "repository":
             parser.add_argument("repository", nargs="?", default=argparse.SUPPRESS, help=text)
+        elif isinstance(entry.default, tuple):
+            group.add_argument(
+                flag(entry.name),
+                type=_parts,
+                action="extend",
+                default=argparse.SUPPRESS,
+                metavar="ADDRESS",
+                help=text,
+            )
         elif entry.type is bool or isinstance(entry.default, bool):
-            parser.add_argument(
+            group.add_argument(
                 flag(entry.name),
                 action=argparse.BooleanOptionalAction,
                 default=argparse.SUPPRESS,
                 help=f"{text} (default: {'yes' if entry.default else 'no'})",
             )
         else:
-            parser.add_argument(
+            group.add_argument(
                 flag(entry.name),
                 type=type(entry.default),
                 choices=choices,
@@ -153,6 +228,8 @@ def load_settings(
     values.update(_from_environment(environment))
     known = {entry.name for entry in fields(Settings)}
     values.update({name: value for name, value in flags.items() if name in known})
+    if "listen" in values:
+        values["listen"] = tuple(values["listen"])  # a list, where it came from flags
     if not values.get("repository"):
         raise SettingsError(
             "REPOSITORY is missing: what is to be served? See penstock serve --help"
@@ -176,6 +253,8 @@ def _from_file(path: Path) -> dict[str, Any]:
         kind = _kind(entry)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)  # noqa: PLW2901
+        if kind is tuple and isinstance(value, list) and all(type(one) is str for one in value):
+            value = tuple(value)  # noqa: PLW2901
         if type(value) is not kind:
             raise SettingsError(f"--config {path}: {key} is {value!r}, expected {_EXPECTED[kind]}")
         values[entry.name] = value
@@ -198,6 +277,8 @@ def _parse(name: str, text: str, kind: type) -> Any:
         if text.lower() in ("0", "false", "no", "off", ""):
             return False
         raise SettingsError(f"{name} is '{text}', expected {_EXPECTED[bool]}")
+    if kind is tuple:
+        return _parts(text)
     try:
         return kind(text)
     except ValueError:
@@ -209,11 +290,34 @@ _EXPECTED: Final = {
     int: "a whole number",
     float: "a number of seconds",
     str: "a text",
+    tuple: "a list of texts",
 }
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part for part in map(str.strip, text.split(",")) if part)
 
 
 def _kind(entry: "Field[Any]") -> type:
     return str if entry.default is MISSING else type(entry.default)
+
+
+def _check_address(address: str) -> None:
+    """Raise SettingsError unless an address of --listen can be one."""
+    if address.removeprefix("unix:") != address:
+        is_fine = bool(address.removeprefix("unix:"))
+    else:
+        host, _, port = address.rpartition(":")
+        is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+        is_fine = bool(host) and not is_bare_ipv6 and port.isdecimal() and int(port) <= 65535
+    if not is_fine:
+        raise SettingsError(
+            f"--listen is '{address}', expected HOST:PORT, [IPV6]:PORT or unix:PATH"
+        )
+
+
+def _host_of(address: str) -> str:
+    return "localhost" if address.startswith("unix:") else address.rpartition(":")[0]
 
 
 def _is_loopback(host: str) -> bool:

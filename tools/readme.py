@@ -42,15 +42,19 @@ def settings_table() -> str:
     """Return the settings of the server as a table."""
     from service.config import PREFIX, Settings, flag  # noqa: PLC0415 -- see the path below
 
-    lines = ["| Flag | Environment | Default | Meaning |", "|---|---|---|---|"]
+    head = ["| Flag | Environment | Default | Meaning |", "|---|---|---|---|"]
+    groups: dict[str, list[str]] = {"": []}
     for entry in fields(Settings):
         choices = entry.metadata.get("choices")
         meaning = entry.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
-        lines.append(
+        groups.setdefault(entry.metadata.get("group", ""), []).append(
             f"| `{flag(entry.name)}` | `{PREFIX}{entry.name.upper()}` "
             f"| {_default(entry.default)} | {meaning} |"
         )
-    lines.append(f"| `--config` | `{PREFIX}CONFIG` | | TOML file with settings |")
+    groups[""].append(f"| `--config` | `{PREFIX}CONFIG` | | TOML file with settings |")
+    lines = [*head, *groups.pop("")]
+    for name, rows in groups.items():
+        lines += ["", f"{name.capitalize()}:", "", *head, *rows]
     return "\n".join(lines) + "\n"
 
 
@@ -75,7 +79,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 def _default(value: Any) -> str:
-    if value is MISSING or value == "":
+    if value is MISSING or value in ("", ()):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"

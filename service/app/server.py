@@ -10,6 +10,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from service.app.loader import ModelLoader
+from service.app.network import make_transport
 from service.app.watcher import Watcher
 from service.config import Settings
 from service.errors import LoadError
@@ -22,13 +23,9 @@ from service.rpc.dispatch import Dispatcher
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
 from service.rpc.server_info import ServerInfo
-from service.transport.native import is_installed, native_transport
-from service.transport.seam import Limits, Methods, Tls, Transport
-from service.transport.threaded import ThreadedTransport
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
-_WITHOUT_NATIVE: Final = " (penstock-transport is not installed; it serves several times as much)"
 
 
 class Server:
@@ -50,7 +47,7 @@ class Server:
         self.dispatcher = Dispatcher(
             info, self._health, self._infer, reflection=settings.reflection
         )
-        self._transport = _make_transport(settings, self.dispatcher.methods)
+        self._transport = make_transport(settings, self.dispatcher.methods)
         self._side_port = self._make_side_port()
         self._watcher: Watcher | None = None
         self.addresses: list[str] = []
@@ -146,27 +143,6 @@ class Server:
                 scheduler.queue_depth,
                 scheduler.batches_in_progress,
             )
-
-
-def _make_transport(settings: Settings, methods: Methods) -> Transport:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    addresses = [f"{host}:{settings.port}"]
-    if settings.unix_socket:
-        addresses.append(f"unix:{settings.unix_socket}")
-    limits = Limits(
-        message_bytes=settings.max_message_mib << 20,
-        concurrent_calls=settings.max_concurrent_calls,
-        stream_window=settings.stream_window,
-        stream_window_bytes=settings.max_message_mib << 20,
-    )
-    tls = None
-    if settings.tls_certificate:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca or None)
-    if settings.transport == "native" or (settings.transport == "auto" and is_installed()):
-        _LOG.info("transport: native")
-        return native_transport(addresses, methods, limits, tls)
-    _LOG.info("transport: threaded%s", "" if is_installed() else _WITHOUT_NATIVE)
-    return ThreadedTransport(addresses, methods, limits, tls)
 
 
 def serve(settings: Settings, stop: threading.Event, on_ready: Callable[[Server], None]) -> bool:

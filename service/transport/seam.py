@@ -126,18 +126,27 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a transport allows its peers."""
+    """What a transport allows its peers. A time of None means never."""
 
-    message_bytes: int = 64 << 20  # largest message, after decompression
+    message_bytes: int = 64 << 20  # largest message, after decompression; inclusive
+    header_bytes: int = 16 << 10  # all headers of one call, as HTTP/2 counts them
+    received_bytes: int = 1 << 30  # received for calls in progress, all connections together
+    unsent_bytes: int = 128 << 20  # answers that one connection has not taken
     concurrent_calls: int = 256  # calls in progress, all connections together
     streams_per_connection: int = 128  # calls in progress on one connection
     connections: int = 2000
     stream_window: int = 64  # unsettled messages of one stream
     stream_window_bytes: int = 64 << 20  # with fewer bytes unsettled the next one is handed up
-    keepalive_time_s: float = 60.0  # ping an idle peer so often
+    resets_per_second: int = 5000  # of one connection; a second's worth may come at once
+    control_frames_per_second: int = 1000  # PING, SETTINGS, PRIORITY of one connection
+    keepalive_time_s: float | None = 60.0  # ping a peer that is silent for so long
     keepalive_timeout_s: float = 20.0  # and drop it when it does not answer so long
-    min_ping_interval_s: float = 10.0  # a peer that pings more often is dropped
+    min_ping_interval_s: float | None = 10.0  # a peer that pings more often is dropped
+    connection_idle_s: float | None = None  # a connection without calls is closed after it
+    connection_age_s: float | None = None  # any connection is told to go away after it
+    connection_age_grace_s: float = 300.0  # and dropped after so much more
     handshake_timeout_s: float = 10.0
+    send_timeout_s: float | None = 300.0  # a peer that takes nothing for so long is dropped
 
 
 class Transport(Protocol):

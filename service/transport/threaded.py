@@ -235,30 +235,48 @@ class _Handlers(grpc.GenericRpcHandler):
             self._emit(Event(Kind.CANCELLED, call))
 
 
+# Fields of Limits that grpcio has no option for. Its own bounds: a call holds one message, and
+# calls in progress are bounded by concurrent_calls.
+UNLIMITED: Final = (
+    "received_bytes",
+    "unsent_bytes",
+    "resets_per_second",
+    "control_frames_per_second",
+    "send_timeout_s",
+)
+
+
 def _options(limits: Limits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # two servers on one port would split its traffic silently
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", limits.header_bytes),
+        ("grpc.absolute_max_metadata_size", limits.header_bytes),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
         # On, it counts calls until Python has let go of them, and so refuses honest clients; what
         # it guards against is bounded by maximum_concurrent_rpcs here.
         ("grpc.http.overload_protection", 0),
         ("grpc.max_allowed_incoming_connections", limits.connections),
-        ("grpc.keepalive_time_ms", int(limits.keepalive_time_s * 1000)),
-        ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_time_ms", _ms(limits.keepalive_time_s)),
+        ("grpc.keepalive_timeout_ms", _ms(limits.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            int(limits.min_ping_interval_s * 1000),
-        ),
-        (
-            "grpc.http2.min_recv_ping_interval_without_data_ms",
-            int(limits.min_ping_interval_s * 1000),
-        ),
-        ("grpc.server_handshake_timeout_ms", int(limits.handshake_timeout_s * 1000)),
+        ("grpc.http2.max_ping_strikes", 0 if limits.min_ping_interval_s is None else _PING_STRIKES),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(limits.min_ping_interval_s or 0)),
+        ("grpc.max_connection_idle_ms", _ms(limits.connection_idle_s)),
+        ("grpc.max_connection_age_ms", _ms(limits.connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", _ms(limits.connection_age_grace_s)),
+        ("grpc.server_handshake_timeout_ms", _ms(limits.handshake_timeout_s)),
     ]
+
+
+_PING_STRIKES: Final = 2  # as the native transport: the third hasty ping is too many
+_NEVER_MS: Final = (1 << 31) - 1  # what grpcio takes for infinity
+
+
+def _ms(seconds: float | None) -> int:
+    return _NEVER_MS if seconds is None else min(_NEVER_MS - 1, round(seconds * 1000))
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

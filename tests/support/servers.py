@@ -20,7 +20,7 @@ from service.config import Settings
 from tests.support.stub import Stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-_READY = "penstock ready grpc="
+_READY = "penstock ready "
 _STOP_S = 40.0  # longer than the longest drain
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -31,9 +31,14 @@ class RunningServer:
     """A server process that is ready. log: what it has written to stderr."""
 
     process: subprocess.Popen[str]
-    address: str
+    addresses: list[str]
     http_address: str
     log: Path
+
+    @property
+    def address(self) -> str:
+        """Return the first address for gRPC."""
+        return self.addresses[0]
 
     @contextmanager
     def stub(self, *options: tuple[str, Any]) -> Iterator[Stub]:
@@ -169,5 +174,6 @@ def _ready(process: subprocess.Popen[str], log: Path) -> RunningServer:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith(_READY), f"not ready: {line!r} {log.read_text()}"
-    grpc_address, *_, http_part = line.removeprefix(_READY).split()
-    return RunningServer(process, grpc_address, http_part.removeprefix("http="), log)
+    *addresses, http_part = line.split()[2:]
+    addresses = [address.removeprefix("grpc=") for address in addresses]
+    return RunningServer(process, addresses, http_part.removeprefix("http="), log)

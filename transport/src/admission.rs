@@ -48,6 +48,7 @@ pub fn admit(core: &Arc<Core>, parts: &Parts, is_unread: bool) -> Result<Admitte
     if !parts.headers.get(CONTENT_TYPE).is_some_and(is_grpc) {
         return Err(not_grpc(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
+    check_size(core, parts)?;
     let Some((method, arity)) = core.methods.find(parts.uri.path()) else {
         return Err(refuse(Counter::RefusedMethods, code::UNIMPLEMENTED, "Method not found!"));
     };
@@ -92,6 +93,22 @@ fn permit(core: &Arc<Core>, is_unread: bool) -> Result<CallPermit, Refusal> {
         let text = format!("Too many calls in progress, at most {}", core.limits.concurrent_calls);
         refuse(Counter::RefusedCalls, code::RESOURCE_EXHAUSTED, &text)
     })
+}
+
+fn check_size(core: &Core, parts: &Parts) -> Result<(), Refusal> {
+    const ENTRY: usize = 32; // RFC 9113 section 6.5.2
+    let limit = core.limits.header_list_bytes as usize;
+    let fields =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ENTRY);
+    let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    let pseudo = ":method:scheme:path:authorityPOSThttps".len() + 4 * ENTRY + path + authority;
+    let size = fields.sum::<usize>() + pseudo;
+    if size > limit {
+        let text = format!("Received headers larger than max ({size} vs. {limit})");
+        return Err(refuse(Counter::RefusedHeaders, code::RESOURCE_EXHAUSTED, &text));
+    }
+    Ok(())
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {

@@ -44,6 +44,8 @@ counters! {
     RefusedUnread = "refused_unread",
     /// Methods that nobody registered.
     RefusedMethods = "refused_methods",
+    /// Calls whose headers are over the limit.
+    RefusedHeaders = "refused_headers",
     /// Requests that are not gRPC: method, content type, metadata, timeout, encoding.
     RefusedRequests = "refused_requests",
     /// Messages over the limit.

@@ -24,6 +24,9 @@ use tokio_rustls::TlsAcceptor;
 const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50); // when no descriptor is left
 const SEND_BUFFER: usize = 1 << 20; // what h2 buffers a stream, once flow control allows it
+                                    // Headers over the limit, by at most so much, are read and refused with a status of gRPC. What is
+                                    // larger h2 refuses by itself with HTTP's 431, which clients make UNKNOWN of.
+const HEADER_MARGIN: u32 = 64 << 10;
 const PENDING_RESETS: usize = 1024; // streams reset before they were looked at; their rate is `scan`'s
 const LOCAL_RESETS: usize = 1024; // streams that we reset because of errors of the peer
 
@@ -228,7 +231,7 @@ impl Start {
             .initial_window_size(limits.http2_stream_window)
             .initial_connection_window_size(limits.http2_connection_window)
             .max_concurrent_streams(limits.streams_per_connection)
-            .max_header_list_size(limits.header_list_bytes)
+            .max_header_list_size(limits.header_list_bytes.saturating_add(HEADER_MARGIN))
             .max_send_buffer_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(PENDING_RESETS)
             .max_local_error_reset_streams(Some(LOCAL_RESETS))

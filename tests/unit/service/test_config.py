@@ -65,6 +65,23 @@ def test_switches_as_flags() -> None:
     assert load_settings(parsed("x", "--reflection"), {}).reflection is True
 
 
+def test_addresses_come_as_lists(tmp_path: Path) -> None:
+    """Further addresses are a list in the file, and have commas between them elsewhere."""
+    path = tmp_path / "penstock.toml"
+    path.write_text('repository = "x"\nlisten = ["localhost:1", "unix:/a"]\n')
+    both = ("localhost:1", "unix:/a")
+    assert load_settings({"config": str(path)}, {}).listen == both
+    assert (
+        load_settings({"repository": "x"}, {"PENSTOCK_LISTEN": "localhost:1, unix:/a"}).listen
+        == both
+    )
+    flags = parsed("x", "--listen", "localhost:1", "--listen", "unix:/a,unix:/b")
+    assert load_settings(flags, {}).listen == (*both, "unix:/b")
+    path.write_text('listen = "localhost:1"\n')
+    with pytest.raises(SettingsError, match="listen is 'localhost:1', expected a list of texts"):
+        load_settings({"config": str(path)}, {})
+
+
 @pytest.mark.parametrize(
     ("environment", "text"),
     [
