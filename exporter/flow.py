@@ -9,7 +9,8 @@ from pathlib import Path
 
 from exporter.cases import Case
 from exporter.inputs import Inputs
-from service.repository.manifest import Axis, Parity, Tolerance
+from exporter.proof import Agreement
+from service.repository.manifest import Axis, Tolerance
 from service.tensors import TensorSpec
 
 
@@ -43,4 +44,4 @@ class Proven:
     outputs: tuple[TensorSpec, ...]
     axes: tuple[Axis, ...]
     tolerance: Tolerance
-    parity: tuple[Parity, ...]
+    agreement: Agreement

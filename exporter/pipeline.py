@@ -144,7 +144,7 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
                 files={},
                 golden=GOLDEN_FILE,
                 tolerance=proven.tolerance,
-                parity=proven.parity,
+                parity=proven.agreement.parity,
                 producer=_producer(),
                 source=converted.provenance,
                 axes=proven.axes,

@@ -1,22 +1,25 @@
-"""The proof: ONNX Runtime computes what the module computes, at every batch size, row by row.
+"""The proof: ONNX Runtime computes what the source computes, at every batch size, row by row.
 
 Pure numpy over a function that runs the exported model; knows neither torch nor ONNX Runtime.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
 
 from exporter.cases import Case
+from exporter.columns import Column, worst_column
 from exporter.errors import VerificationFailed, table
+from exporter.ties import count_ties
 from service.errors import dims, listed
 from service.repository.manifest import Parity, Tolerance
 from service.tensors import Array, Tensors
 
 Run: TypeAlias = Callable[[Tensors], Tensors]
 
+_TEXT: Final = "OSU"  # kinds of numpy types that hold strings
 _ROWS_ALONE: Final = 8  # rows of each batch that are run alone, spread over it
 
 
@@ -40,41 +43,86 @@ class Difference:
         return self.first is None and not self.reason
 
 
-def prove_parity(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> tuple[Parity, ...]:
-    """Compare every output of every case with the module's.
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a model and its source agree.
 
-    Returns the parity of each output at each batch size, the worst if a size has several cases.
+    parity: of each output at each batch size, the worst if a size has several cases.
+    columns: the column of each output that is furthest off on its own scale, where there are any.
+    ties: how many indices differ, by output, because two scores are as good as equal.
+    """
+
+    parity: tuple[Parity, ...]
+    columns: tuple[Column, ...] = ()
+    ties: Mapping[str, int] = field(default_factory=dict)
+
+
+def prove_parity(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> Agreement:
+    """Compare every output of every case with the source's.
+
     Raises VerificationFailed with a table of what differs.
     """
+    ran = [run(case.inputs) for case in cases]
     parity: dict[tuple[int, str], Parity] = {}
+    ties: dict[str, int] = {}
     rows: list[list[str]] = []
-    vacuous = {name for case in cases for name in case.outputs}
-    for case in cases:
-        outputs = run(case.inputs)
+    for case, outputs in zip(cases, ran, strict=True):
         for name, want in case.outputs.items():
-            if _says_something(want):
-                vacuous.discard(name)
             found = compare(outputs[name], want, tolerance)
-            if not found.passes:
+            if tied := count_ties(outputs[name], want, case.outputs, tolerance):
+                ties[name] = ties.get(name, 0) + tied
+            elif not found.passes:
                 rows.append(_line(str(case.rows or "-"), name, found))
             worst = parity.get((case.rows, name))
             if worst is None or found.max_rel >= worst.max_rel:
                 parity[case.rows, name] = Parity(case.rows, name, found.max_abs, found.max_rel)
     if rows:
         raise VerificationFailed(
-            "the exported model computes something else than the module:\n"
+            "the exported model computes something else than its source:\n"
             + _table("batch", rows)
             + "\n  Look for randomness in forward (dropout outside of eval, torch.rand), branches "
             "on x.shape, and\n  values that were computed once in Python; or allow more with "
             "--rtol and --atol.",
         )
+    _refuse_vacuous(cases)
+    return Agreement(tuple(parity.values()), _prove_columns(ran, cases, tolerance), ties)
+
+
+def _refuse_vacuous(cases: Sequence[Case]) -> None:
+    names = {name: None for case in cases for name in case.outputs}
+    vacuous = [
+        name for name in names if not any(_says_something(case.outputs[name]) for case in cases)
+    ]
     if vacuous:
         raise VerificationFailed(
-            f"nothing is proved of output(s) {listed(sorted(vacuous))}: the module itself gave no "
+            f"nothing is proved of output(s) {listed(sorted(vacuous))}: the source itself gave no "
             "finite value in any case. Give inputs that it can work with: --sample FILE.npz, or "
             "a range in --input",
         )
-    return tuple(parity.values())
+
+
+def _prove_columns(
+    ran: Sequence[Tensors], cases: Sequence[Case], tolerance: Tolerance
+) -> tuple[Column, ...]:
+    pairs = list(zip(ran, cases, strict=True))
+    found = [
+        worst_column(name, [(got[name], case.outputs[name]) for got, case in pairs], tolerance)
+        for name in cases[0].outputs
+    ]
+    columns = tuple(column for column in found if column is not None)
+    hidden = [column for column in columns if not column.passes]
+    if hidden:
+        heads = ("output", "column", "max abs", "max rel", "allowed")
+        rows = [
+            [c.output, str(c.index), f"{c.max_abs:.3g}", f"{c.max_rel:.3g}", f"{c.allowed:.3g}"]
+            for c in hidden
+        ]
+        raise VerificationFailed(
+            "a column of small values is off by much of its own size, though little beside the "
+            "largest column:\n" + table(heads, rows) + "\n  Return it as an output of its own, "
+            "scale the columns alike, or allow more with --rtol and --atol.",
+        )
+    return columns
 
 
 def prove_rows(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> None:
@@ -100,9 +148,13 @@ def compare(got: Array, want: Array, tolerance: Tolerance) -> Difference:
     finite value of the reference, at least by the absolute one; NaN and infinity must be at the
     same places.
     """
-    if got.dtype != want.dtype or got.shape != want.shape:
+    is_text = got.dtype.kind in _TEXT and want.dtype.kind in _TEXT
+    if (got.dtype != want.dtype and not is_text) or got.shape != want.shape:
         reason = f"{got.dtype}{dims(got.shape)} for {want.dtype}{dims(want.shape)}"
         return Difference(np.inf, np.inf, 0.0, reason=reason)
+    if is_text:
+        wrong = np.asarray(got != want, dtype=np.bool_)
+        return _difference(wrong.astype(np.float64), wrong, np.zeros(want.shape), 0.0)
     if not np.issubdtype(want.dtype, np.floating):
         gap = np.abs(got.astype(np.float64) - want.astype(np.float64))
         return _difference(gap, got != want, want.astype(np.float64), 0.0)

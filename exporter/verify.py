@@ -27,10 +27,10 @@ def prove(converted: Converted, model: Path, tolerance: Tolerance | None) -> Pro
     cases = converted.cases
     check_signature(session, converted.inputs, converted.outputs, cases)
     allowed = tolerance or default_tolerance(cases)
-    parity = prove_parity(session.run, cases, allowed)
+    agreement = prove_parity(session.run, cases, allowed)
     prove_rows(session.run, cases, allowed)
     axes = proved_axes(converted.inputs, cases)
-    return Proven(model, session.inputs, session.outputs, axes, allowed, parity)
+    return Proven(model, session.inputs, session.outputs, axes, allowed, agreement)
 
 
 def default_tolerance(cases: Sequence[Case]) -> Tolerance:

@@ -80,7 +80,7 @@ def test_parity_has_a_line_for_each_batch_and_output() -> None:
     want = np.array([[2.0], [4.0]], np.float32)
     cases = [_case(2, want), _case(2, want + 0.002), _case(1, want[:1])]
     runs = iter([{"y": want}, {"y": want}, {"y": want[:1]}])
-    parity = prove_parity(lambda _inputs: next(runs), cases, _TOLERANCE)
+    parity = prove_parity(lambda _inputs: next(runs), cases, _TOLERANCE).parity
     assert [(p.batch, p.output) for p in parity] == [(2, "y"), (1, "y")]
     assert parity[0].max_abs == pytest.approx(0.002, rel=1e-3)
     assert parity[0].max_rel == pytest.approx(0.0005, rel=1e-2)
@@ -117,3 +117,71 @@ def test_coupled_rows_are_refused(run: object) -> None:
     case = _case(3, np.zeros((3, 1), np.float32))
     with pytest.raises(VerificationFailed, match=r"(?s)not independent.*of 3 +y"):
         prove_rows(run, [case], _TOLERANCE)  # type: ignore[arg-type]
+
+
+def _scores(rows: int, small: float = 1e-3) -> Array:
+    """Return two columns: one of large values, one of small ones."""
+    random = np.random.default_rng(0)
+    return (random.uniform(-1, 1, (rows, 2)) * [1e6, small]).astype(np.float32)
+
+
+def test_a_small_column_is_not_hidden_behind_a_large_one() -> None:
+    """A column that became zero fails, though the largest value would allow much more."""
+    want = _scores(64)
+    off = want * np.array([1, 0], np.float32)
+    assert compare(off, want, _TOLERANCE).passes
+    with pytest.raises(VerificationFailed, match=r"(?s)column of small values.*y +1 +"):
+        prove_parity(lambda _inputs: {"y": off}, [_case(64, want)], _TOLERANCE)
+
+
+def test_the_worst_column_is_reported() -> None:
+    """What passes says which column was furthest off on its own scale."""
+    want = _scores(64)
+    off = want + np.array([0, 1e-7], np.float32)
+    (column,) = prove_parity(lambda _inputs: {"y": off}, [_case(64, want)], _TOLERANCE).columns
+    assert (column.output, column.index) == ("y", 1)
+    assert column.max_rel == pytest.approx(1e-4, rel=0.1)
+
+
+def test_a_few_values_make_no_column() -> None:
+    """With a handful of rows the largest value of a column is an accident: it is not judged."""
+    want = _scores(4)
+    off = want * np.array([1, 0], np.float32)
+    assert prove_parity(lambda _inputs: {"y": off}, [_case(4, want)], _TOLERANCE).columns == ()
+
+
+@pytest.mark.parametrize(("gap", "ties"), [(1e-6, 1), (0.5, 0)])
+def test_an_index_may_differ_only_between_equal_scores(gap: float, ties: int) -> None:
+    """Another argmax passes where the two scores are as good as equal, and is counted."""
+    scores = np.array([[0.0, 1.0, 1.0 + gap], [3.0, 1.0, 0.0]], np.float32)
+    case = Case(2, {"x": scores}, {"scores": scores, "label": np.array([2, 0])})
+    outputs = {"scores": scores, "label": np.array([1, 0])}
+    if ties:
+        assert prove_parity(lambda _inputs: outputs, [case], _TOLERANCE).ties == {"label": ties}
+    else:
+        with pytest.raises(VerificationFailed, match=r"2 +label"):
+            prove_parity(lambda _inputs: outputs, [case], _TOLERANCE)
+
+
+def test_an_index_out_of_range_is_no_tie() -> None:
+    """A wrong index does not pass for a tie, and does not crash the comparison."""
+    scores = np.ones((2, 3), np.float32)
+    case = Case(2, {"x": scores}, {"scores": scores, "label": np.array([2, 0])})
+    with pytest.raises(VerificationFailed):
+        prove_parity(lambda _i: {"scores": scores, "label": np.array([7, 0])}, [case], _TOLERANCE)
+
+
+def test_the_ranks_of_top_k_may_swap_between_equal_scores() -> None:
+    """Top-k indices that changed places with an equal score are ties."""
+    scores = np.array([[5.0, 1.0, 1.0]], np.float32)
+    case = Case(1, {"x": scores}, {"scores": scores, "top": np.array([[0, 1]])})
+    outputs = {"scores": scores, "top": np.array([[0, 2]])}
+    assert prove_parity(lambda _inputs: outputs, [case], _TOLERANCE).ties == {"top": 1}
+
+
+def test_text_must_be_equal() -> None:
+    """Class names are compared as they are."""
+    names = np.array(["cat", "dog"], dtype=object)
+    assert compare(names.copy(), names, _TOLERANCE).passes
+    found = compare(np.array(["cat", "cow"], dtype=object), names, _TOLERANCE)
+    assert found.first == (1,)
