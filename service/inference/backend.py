@@ -22,8 +22,18 @@ class Interrupt:
     def request(self) -> None:
         """Ask the run to stop; idempotent."""
         self.requested = True
-        if self._stop is not None:
-            self._stop()
+        stop = self._stop  # read once: the run may end meanwhile
+        if stop is not None:
+            stop()
+
+    def unbind(self) -> bool:
+        """Forget what stops the run, which is over. True if it was not called and never will be.
+
+        `request` sets its mark before it looks for what to call, and this the other way round: one
+        of the two sees the other.
+        """
+        self._stop = None
+        return not self.requested
 
 
 class Backend(Protocol):

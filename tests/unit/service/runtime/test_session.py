@@ -100,6 +100,30 @@ def test_run_that_was_stopped_before_it_began(tmp_path: Path) -> None:
         loaded.run({"X": np.array([[100_000_000]])}, ["Y"], interrupt)
 
 
+@pytest.mark.parametrize("is_late", [True, False])
+def test_stop_of_one_run_does_not_hit_the_next(tmp_path: Path, *, is_late: bool) -> None:
+    """A stop that comes when its run is over, or in time, leaves the session as good as new."""
+    loaded = session(tmp_path, models.slow())
+    for _ in range(3):
+        interrupt = Interrupt()
+        if is_late:
+            loaded.run({"X": np.array([[2]])}, ["Y"], interrupt)
+            interrupt.request()
+        else:
+            interrupt.request()
+            with pytest.raises(BackendInterrupted):
+                loaded.run({"X": np.array([[2]])}, ["Y"], interrupt)
+    assert loaded.run({"X": np.array([[2]])}, ["Y"], Interrupt())["Y"].tolist() == [[2]]
+
+
+def test_run_that_failed_does_not_hit_the_next(tmp_path: Path) -> None:
+    """After an error the session runs as before."""
+    loaded = session(tmp_path, models.gather())
+    with pytest.raises(BackendError):
+        loaded.run({"X": np.array([[99]])}, ["Y"], Interrupt())
+    assert loaded.run({"X": np.array([[1]])}, ["Y"], Interrupt())["Y"].tolist() == [[[2.0, 3.0]]]
+
+
 def test_failing_run_is_a_backend_error(tmp_path: Path) -> None:
     """What the runtime refuses is our error with its first line, and no interrupt."""
     loaded = session(tmp_path, models.gather())
