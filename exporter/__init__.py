@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import (
+    ChildCrashed,
     ConversionFailed,
     ExportError,
     PublishFailed,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from exporter.pipeline import ExportResult, export
 
 __all__ = [
+    "ChildCrashed",
     "ConversionFailed",
     "ExportError",
     "ExportResult",

@@ -33,7 +33,7 @@ EXIT_CODES: Final[dict[type[ExportError], int]] = {
     GateFailed: 6,
     ChildCrashed: 7,
 }
-_EXTRA: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+_EXTRA: Final = ("onnx", "onnx_ir")
 _DESCRIPTION: Final = """\
 Turn a PyTorch module into a version of a model repository that `penstock serve` serves.
 
@@ -121,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="N", help="of the random data (default: 0)")
     add("--version", type=int, metavar="N", help="version to publish (default: the next; one that "
         "exists is never changed)")  # fmt: skip
+    add("--trust-pickle", action="store_true", help="load files that can run code when they are "
+        "loaded: whole pickled modules, .pt2, .joblib")  # fmt: skip
+    add("--allow-global", action="append", default=[], metavar="NAME", help="a name that a pickle "
+        "may hold, such as numpy.dtype; repeat")  # fmt: skip
     add("--json", action="store_true", help="write a report to stdout as JSON")
     add("--quiet", action="store_true", help="no progress, only errors")
     add("-V", action="version", version=f"penstock-export {__version__}", help="print the version")
@@ -128,27 +132,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(arguments: argparse.Namespace, console: _Console) -> None:
-    from exporter.specs import check_batches, parse_specs  # noqa: PLC0415 (--help without numpy)
+    from exporter.specs import (  # noqa: PLC0415 (--help without numpy)
+        check_batches,
+        check_samples,
+        parse_specs,
+        read_samples,
+    )
 
     specs = parse_specs(arguments.input)
     check_batches(specs, batch=not arguments.no_batch)
-    console.say("loading PyTorch")
+    samples = read_samples(arguments.sample) if arguments.sample else None
+    if specs and samples:
+        check_samples(arguments.sample, samples, [spec.name for spec in specs])
     _check_installed()
-    from exporter import pipeline, report  # noqa: PLC0415 (--help answers without torch)
-    from exporter.source import load_source  # noqa: PLC0415
-    from exporter.weights import fit, load_weights  # noqa: PLC0415
+    from exporter import pipeline, report  # noqa: PLC0415 (--help answers without onnx)
 
-    weights = load_weights(arguments.weights) if arguments.weights else None
-    console.say(f"building {arguments.source}")
-    source = load_source(arguments.source)
-    if weights is not None:
-        fit(source.module, weights)
-        console.say(f"{arguments.weights}: {len(weights)} tensors fit")
     result = pipeline.export(
-        source.module,
-        _examples(arguments, specs, source.example_inputs),
+        arguments.source,
+        samples,
         name=arguments.name,
         repository=arguments.repository,
+        weights=arguments.weights,
+        specs=specs,
         output_names=arguments.output or None,
         batch=not arguments.no_batch,
         dynamic_axes={
@@ -163,7 +168,8 @@ def _export(arguments: argparse.Namespace, console: _Console) -> None:
         opset=arguments.opset,
         version=arguments.version,
         seed=arguments.seed,
-        source=source.label,
+        trust_pickle=arguments.trust_pickle,
+        allow_globals=arguments.allow_global,
         progress=console.say,
     )
     if not arguments.quiet:
@@ -180,28 +186,6 @@ def _check_installed() -> None:
             f"{', '.join(missing)} is not installed; the exporter needs: "
             "pip install 'penstock[export]'",
         )
-
-
-def _examples(arguments: argparse.Namespace, specs: Sequence[Any], found: Any) -> Any:
-    """Return example inputs: of --input, over them those of --sample, else of SOURCE's module."""
-    from exporter.specs import examples_of, read_samples  # noqa: PLC0415 (--help without numpy)
-
-    if not specs and arguments.sample is None:
-        if found is None:
-            raise UsageError(
-                "no example inputs: say what forward takes, as in "
-                "--input 'image:float32[batch,784]', give arrays with --sample FILE.npz, or "
-                "define example_inputs() in the module of SOURCE",
-            )
-        return found
-    examples = examples_of(specs, arguments.seed)
-    samples = read_samples(arguments.sample) if arguments.sample else {}
-    unknown = sorted(set(samples) - set(examples)) if specs else []
-    if unknown:
-        raise UsageError(
-            f"{arguments.sample} has '{unknown[0]}', but the inputs are {', '.join(examples)}",
-        )
-    return {**examples, **samples}
 
 
 def _tolerance(arguments: argparse.Namespace) -> Any:

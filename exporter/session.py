@@ -43,6 +43,11 @@ class Session:
         return dict(zip(names, arrays, strict=True))
 
 
+def try_loading(path: Path) -> None:
+    """Load the file, for a child process. Raises ConversionFailed if ONNX Runtime refuses it."""
+    Session(path)
+
+
 def described(specs: Sequence[TensorSpec]) -> str:
     """Return inputs or outputs as text: image FP32[-1,784]."""
     return ", ".join(f"{spec.name} {spec.datatype}{dims(spec.shape)}" for spec in specs)

@@ -97,6 +97,13 @@ def read_samples(path: Path) -> Tensors:
     raise UsageError(f"--sample {path}: holds one array; expected .npz with one for each input")
 
 
+def check_samples(path: Path, samples: Tensors, names: Sequence[str]) -> None:
+    """Raise UsageError if there are samples of something that is no input."""
+    unknown = sorted(set(samples) - set(names))
+    if unknown:
+        raise UsageError(f"{path} has '{unknown[0]}', but the inputs are {', '.join(names)}")
+
+
 def _parse(text: str, sizes: dict[str, int]) -> InputSpec:
     match = _SPEC.fullmatch(text)
     if match is None:

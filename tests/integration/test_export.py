@@ -17,7 +17,7 @@ from torch import nn
 
 from examples.digits.data import Digits, load
 from examples.digits.train import Settings, Training, fit, save
-from exporter import ConversionFailed, ExportError, VerificationFailed, export
+from exporter import ChildCrashed, ConversionFailed, ExportError, VerificationFailed, export
 from exporter.cli import main
 from service.errors import LoadError
 from service.inference.backend import Interrupt
@@ -27,6 +27,7 @@ from service.repository.signature import Graph, resolve
 from service.runtime.session import Session, SessionConfig
 from service.runtime.warmup import replay_golden
 from service.tensors import BOOL, FP32, INT64
+from tests.support.waiting import eventually
 from tests.unit.exporter.modules import (
     Branching,
     Classifier,
@@ -303,7 +304,7 @@ def test_a_model_that_crashes_the_runtime_is_refused(tmp_path: Path) -> None:
     said = "published"  # by an ONNX Runtime that has mended it
     try:
         export(module, torch.rand(2, 5, 32).half(), name="m", repository=tmp_path)
-    except ConversionFailed as error:
+    except ChildCrashed as error:
         said = str(error)
     assert said == "published" or "crashed (SIGSEGV)" in said
     assert (tmp_path / "m").exists() is (said == "published")
@@ -444,22 +445,19 @@ def test_two_commands_at_the_same_time_give_two_versions(weights: Path, tmp_path
 def test_a_terminated_command_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM in the middle of an export unwinds it: no version, no directory, exit code 130."""
     (tmp_path / "waiting.py").write_text(
-        "import sys, torch\nfrom torch import nn\n"
+        "import threading, torch\nfrom torch import nn\n"
         "class Waiting(nn.Module):\n"
         "    def forward(self, x):\n"
-        "        print('in forward', flush=True)\n"
-        "        sys.stdin.read()\n"
+        f"        open({str(tmp_path / 'in forward')!r}, 'w').close()\n"
+        "        threading.Event().wait()\n"
         "        return x\n"
     )
     command = [
         sys.executable, "-m", "exporter", f"{tmp_path / 'waiting.py'}:Waiting", "--name", "m",
         "--repository", str(tmp_path / "models"), "--input", "x:float32[batch,2]", "--quiet",
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "in forward\n"
+    with subprocess.Popen(command, cwd=_ROOT) as process:
+        eventually((tmp_path / "in forward").exists, "forward to be called")
         assert (tmp_path / "models" / "m").is_dir()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 130

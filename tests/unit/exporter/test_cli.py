@@ -82,19 +82,19 @@ def test_a_malformed_input_is_wrong_usage(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_without_torch_says_what_to_install() -> None:
+def test_a_server_without_onnx_says_what_to_install() -> None:
     """The base installation has the command; it tells how to get what it needs."""
     out = _python(
         "import contextlib, importlib.util, io\n"
         "from exporter.cli import main\n"
         "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name: None if name == 'torch' else find(name)\n"
+        "importlib.util.find_spec = lambda name: None if name == 'onnx' else find(name)\n"
         "said = io.StringIO()\n"
         "with contextlib.redirect_stderr(said):\n"
         "    code = main(['m:b', '--name', 'x', '--repository', 'r'])\n"
         "print(code, said.getvalue())"
     )
-    assert "torch is not installed" in out
+    assert "onnx is not installed" in out
     assert "pip install 'penstock[export]'" in out
 
 

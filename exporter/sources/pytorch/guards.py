@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from exporter.user_code import deepest_line
+from exporter.sources.user_code import deepest_line
 
 _LOGGER: Final = "torch.fx.experimental.symbolic_shapes"
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from exporter.errors import ConversionFailed
-from exporter.inputs import Inputs, check_names, datatype_of
+from exporter.errors import ConversionFailed, UsageError
+from exporter.inputs import check_names, datatype_of
 from service.errors import listed
+from service.tensors import Array
 
 
 def flatten(value: Any) -> list[tuple[str, torch.Tensor]]:
@@ -31,7 +32,9 @@ def flatten(value: Any) -> list[tuple[str, torch.Tensor]]:
     return flat
 
 
-def name_outputs(value: Any, inputs: Inputs, names: Sequence[str] | None) -> tuple[str, ...]:
+def name_outputs(
+    value: Any, input_names: Sequence[str], names: Sequence[str] | None
+) -> tuple[str, ...]:
     """Return the name of each output of forward.
 
     names: given names, in order; None: those that `flatten` finds.
@@ -46,15 +49,35 @@ def name_outputs(value: Any, inputs: Inputs, names: Sequence[str] | None) -> tup
         )
     chosen = tuple(names) if names is not None else tuple(found)
     check_names("output", chosen)
-    shared = sorted(set(chosen) & {item.name for item in inputs})
+    shared = sorted(set(chosen) & set(input_names))
     if shared:
         raise ConversionFailed(
             f"output {listed(shared)} has the name of an input, which a graph cannot have twice; "
             "give names with --output or output_names=",
         )
     for name, (_, tensor) in zip(chosen, flat, strict=True):
-        datatype_of(name, tensor)
+        _check_datatype(name, tensor)
     return chosen
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """Return a copy: a module may return its input or a view, and change it at the next call."""
+    array: Array = tensor.detach().cpu().contiguous().numpy().copy()
+    return array
+
+
+def _check_datatype(name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype is torch.bfloat16:
+        raise UsageError(
+            f"'{name}' is bfloat16, which ONNX Runtime does not compute on CPUs: convert the "
+            "module and its inputs with .float() before the export",
+        )
+    try:
+        datatype_of(name, torch.empty(0, dtype=tensor.dtype).numpy().dtype)
+    except TypeError:
+        raise UsageError(
+            f"'{name}' is {tensor.dtype}, which inference requests cannot carry",
+        ) from None
 
 
 def _walk(prefix: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,17 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-_LIBRARIES: Final = (
-    sysconfig.get_path("purelib"),
-    sysconfig.get_path("platlib"),
-    sysconfig.get_path("stdlib"),
-    str(Path(__file__).resolve().parent),
-)
+_OURS: Final = str(Path(__file__).resolve().parents[1])
+_LIBRARIES: Final = (sysconfig.get_path("stdlib"), _OURS, "<")
+_PACKAGES: Final = ("/site-packages/", "/dist-packages/")  # of any environment on the path
 
 
 def is_users(file: str) -> bool:
     """Tell whether a source file is neither a library's nor the exporter's."""
-    return not file.startswith((*_LIBRARIES, "<"))
+    return not file.startswith(_LIBRARIES) and not any(part in file for part in _PACKAGES)
 
 
 def deepest_line(frames: Iterable[traceback.FrameSummary]) -> str:

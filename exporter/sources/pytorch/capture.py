@@ -9,27 +9,33 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from exporter.errors import ConversionFailed
-from exporter.guards import Guard, recorded_guards
-from exporter.inputs import Inputs, arrange
-from exporter.translate import explain
+from exporter.inputs import Inputs
+from exporter.sources.pytorch.arguments import Arguments
+from exporter.sources.pytorch.guards import Guard, recorded_guards
+from exporter.sources.pytorch.translate import explain
+from service.tensors import Array
 
 _NOISY: Final = ("torch", "torch.onnx", "torch.fx", "torch.export", "torch._dynamo", "onnxscript")
 
 
-def convert(
-    module: torch.nn.Module, inputs: Inputs, output_names: Sequence[str], opset: int
+def capture(
+    module: torch.nn.Module,
+    arguments: Arguments,
+    inputs: Inputs,
+    output_names: Sequence[str],
+    opset: int,
 ) -> torch.onnx.ONNXProgram:
     """Return the module as an ONNX program with the names that were asked for.
 
     The module must be in eval mode. Raises ConversionFailed with the cause, the line of the
     user's code and a way out.
     """
-    positional, keywords = arrange(inputs, [item.example for item in inputs])
+    positional, keywords = arguments.arrange(tensors_on(module, [i.example for i in inputs]))
     guards: list[Guard] = []
     try:
         with _quiet(), recorded_guards() as guards:
@@ -42,7 +48,7 @@ def convert(
                 opset_version=opset,
                 input_names=[item.name for item in inputs],
                 output_names=list(output_names),
-                dynamic_shapes=_dynamic_shapes(inputs),
+                dynamic_shapes=arguments.free_axes(inputs),
             )
     except Exception as error:  # any error of the user's forward passes through torch
         raise ConversionFailed(explain(error, inputs, guards)) from error
@@ -52,15 +58,11 @@ def convert(
     return program
 
 
-def _dynamic_shapes(inputs: Inputs) -> dict[str, Any]:
-    """Return the free axes by argument of forward; those of *args as one tuple."""
-    shapes: dict[str, Any] = {}
-    for item in inputs:
-        if item.index is None:
-            shapes[item.argument] = dict(item.axes)
-        else:
-            shapes[item.argument] = (*shapes.get(item.argument, ()), dict(item.axes))
-    return shapes
+def tensors_on(module: torch.nn.Module, arrays: Sequence[Array]) -> list[torch.Tensor]:
+    """Return arrays as tensors where the module has its weights."""
+    weight = next(module.parameters(), None)
+    device = torch.device("cpu") if weight is None else weight.device
+    return [torch.from_numpy(array).to(device) for array in arrays]
 
 
 def _check_opset(program: torch.onnx.ONNXProgram, opset: int) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from exporter.errors import ConversionFailed
-from exporter.evaluation import evaluating
+from exporter.sources.pytorch.evaluation import evaluating
 from tests.unit.exporter.modules import Counting
 
 

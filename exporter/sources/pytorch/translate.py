@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Final
 
-from exporter.guards import Guard
 from exporter.inputs import Inputs
-from exporter.user_code import deepest_line, is_users
+from exporter.sources.pytorch.guards import Guard
+from exporter.sources.user_code import deepest_line, is_users
 
 _FIXED_AXIS: Final = re.compile(
     r"inferred a static shape of (?P<extent>\d+) for dimension "
@@ -85,7 +85,7 @@ def _cause(text: str, last: BaseException) -> tuple[str, str]:
 
 def _fixed_axis(fixed: re.Match[str], inputs: Inputs) -> tuple[str, str]:
     axis, extent = int(fixed["axis"]), fixed["extent"]
-    item = next((i for i in inputs if fixed["input"] in (i.argument, i.name)), None)
+    item = next((i for i in inputs if fixed["input"] == i.name), None)
     name = item.axes.get(axis, "") if item else ""
     label = f"axis {axis} ({name})" if name else f"axis {axis}"
     way_out = "Remove the axis from the free ones."

@@ -1,13 +1,15 @@
-"""SOURCE: finding and building the module."""
+"""SOURCE as the user's own code: finding and building the model."""
 
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from exporter.errors import UsageError
-from exporter.source import load_source
+from exporter.sources.detect import kind_of_object, kind_of_text, label_of
+from exporter.sources.python import build
 
 _HERE = "tests.unit.exporter.modules"
 
@@ -18,6 +20,11 @@ def _own_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
+def _built(text: str) -> None:
+    kind_of_text(text)
+    kind_of_object(build(text).model, text)
+
+
 def _write(tmp_path: Path, name: str, text: str) -> str:
     path = tmp_path / f"{name}.py"
     path.write_text("import torch\nfrom torch import nn\n" + text)
@@ -26,10 +33,10 @@ def _write(tmp_path: Path, name: str, text: str) -> str:
 
 def test_a_class_in_a_module_is_built() -> None:
     """A class without required arguments is a builder."""
-    source = load_source(f"{_HERE}:Classifier")
-    assert type(source.module).__name__ == "Classifier"
-    assert source.label == f"{_HERE}:Classifier"
-    assert source.example_inputs is None
+    built = build(f"{_HERE}:Classifier")
+    assert type(built.model).__name__ == "Classifier"
+    assert built.example_inputs is None
+    assert label_of(f"{_HERE}:Classifier") == f"{_HERE}:Classifier"
 
 
 def test_a_file_is_imported_with_its_neighbours(tmp_path: Path) -> None:
@@ -40,9 +47,8 @@ def test_a_file_is_imported_with_its_neighbours(tmp_path: Path) -> None:
         "neighbourly",
         "from neighbour_sizes import WIDTH\ndef build(): return nn.Linear(WIDTH, 1)\n",
     )
-    source = load_source(f"{file}:build")
-    assert isinstance(source.module, nn.Linear)
-    assert source.label == "neighbourly.py:build"
+    assert isinstance(build(f"{file}:build").model, nn.Linear)
+    assert label_of(f"{file}:build") == "neighbourly.py:build"
 
 
 @pytest.mark.parametrize("form", ["def example_inputs(): return torch.ones(1, 2)",
@@ -50,7 +56,7 @@ def test_a_file_is_imported_with_its_neighbours(tmp_path: Path) -> None:
 def test_example_inputs_stand_beside_the_builder(tmp_path: Path, form: str) -> None:
     """A function or a value called example_inputs gives the examples."""
     file = _write(tmp_path, "exemplary", f"def build(): return nn.Linear(2, 1)\n{form}\n")
-    assert tuple(load_source(f"{file}:build").example_inputs.shape) == (1, 2)
+    assert tuple(build(f"{file}:build").example_inputs.shape) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -62,20 +68,31 @@ def test_example_inputs_stand_beside_the_builder(tmp_path: Path, form: str) -> N
         ("no.such.package:build", "no.such.package cannot be imported"),
         ("absent.py:build", "absent.py: no such file"),
         (f"{_HERE}:Clasifier", "has no 'Clasifier'; it has Branching, Classifier"),
-        (f"{_HERE}:__doc__", "is a str, not a function or class"),
+        (f"{_HERE}:__doc__", "gives a builtins.str, which is no model"),
+        (f"{_HERE}:Classifier(3)", "arguments need names"),
+        (f"{_HERE}:Classifier(seed=open('x'))", "expected NAME=VALUE"),
+        (f"{_HERE}:Classifier(sede=3)", "unexpected keyword argument 'sede'"),
         ("tests.unit.exporter.modules:Fields", "missing a required argument: 'mean'"),
-        ("collections:OrderedDict", "returned a OrderedDict, not a torch.nn.Module"),
+        ("collections:OrderedDict", "gives a collections.OrderedDict, which is no model"),
     ],
 )
 def test_sources_that_build_nothing_are_refused(text: str, says: str) -> None:
     """The error says which part of SOURCE is wrong and what there is instead."""
     with pytest.raises(UsageError) as caught:
-        load_source(text)
+        _built(text)
     assert says in str(caught.value)
+
+
+def test_a_builder_takes_arguments() -> None:
+    """Arguments are literals by name; a label shows them."""
+    text = f"{_HERE}:Classifier(seed=3)"
+    first, other = (build(t).model.hidden.weight for t in (f"{_HERE}:Classifier", text))
+    assert not torch.equal(first, other)
+    assert label_of(text) == text
 
 
 def test_a_file_with_a_mistake_is_named(tmp_path: Path) -> None:
     """A syntax error in the user's file is the user's to see."""
     file = _write(tmp_path, "mistaken", "def build(:\n")
     with pytest.raises(UsageError, match=r"mistaken\.py cannot be imported"):
-        load_source(f"{file}:build")
+        build(f"{file}:build")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 from exporter.errors import UnsafeArtefact, WeightsError
-from exporter.weights import digest, fit, load_weights, refuse_nan
+from exporter.sources.pytorch.weights import digest, fit, load_weights, refuse_nan
 from tests.unit.exporter.modules import Classifier
 
 

@@ -1,0 +1,1 @@
+"""PyTorch: modules, and the files that torch writes of them."""

@@ -1,0 +1,81 @@
+"""A PyTorch module, live or built by the user's code: captured by torch.export."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from exporter.errors import ConversionFailed, UsageError
+from exporter.inputs import make_inputs
+from exporter.sources.base import Opened, Request
+from exporter.sources.pytorch.arguments import Arguments, bind
+from exporter.sources.pytorch.capture import capture, tensors_on
+from exporter.sources.pytorch.evaluation import evaluating
+from exporter.sources.pytorch.outputs import flatten, name_outputs, to_array
+from exporter.sources.pytorch.translate import explain_failure
+from exporter.sources.pytorch.weights import digest, fit, load_weights, refuse_nan
+from service.tensors import Array, Tensors
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+KIND: Final = "PyTorch module"
+EXTRA: Final = "export"
+PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+
+
+def handles(value: Any) -> bool:
+    """Tell whether a live object is a module that can be captured."""
+    return isinstance(value, torch.nn.Module)
+
+
+@contextmanager
+def opened(request: Request) -> Iterator[Opened]:
+    """Hold the module in eval mode and leave it as it was.
+
+    Raises UsageError, WeightsError, UnsafeArtefact or ConversionFailed.
+    """
+    module = getattr(request.source, "_orig_mod", request.source)  # of torch.compile
+    if request.weights is not None:
+        fit(module, load_weights(request.weights))
+    if request.examples is None:
+        raise UsageError(
+            "no example inputs: say what forward takes, as in "
+            "--input 'image:float32[batch,784]', give arrays with --sample FILE.npz, or "
+            "define example_inputs() in the module of SOURCE",
+        )
+    arguments, examples = bind(module, request.examples, request.input_names)
+    inputs = make_inputs(
+        examples, batch=request.batch, dynamic_axes=request.dynamic_axes, ranges=request.ranges
+    )
+    refuse_nan(module.state_dict())
+    with evaluating(module):
+        returned = _try_example(module, arguments, [item.example for item in inputs])
+        outputs = name_outputs(returned, arguments.names, request.output_names)
+
+        def run(tensors: Tensors) -> Sequence[Array]:
+            arrays = [tensors[name] for name in arguments.names]
+            found = arguments.call(module, tensors_on(module, arrays))
+            return [to_array(tensor) for _, tensor in flatten(found)]
+
+        def convert() -> "ir.Model":
+            program = capture(module, arguments, inputs, outputs, request.opset)
+            model: ir.Model = program.model
+            return model
+
+        label = request.label or f"{type(module).__module__}:{type(module).__qualname__}"
+        provenance = {"module": label, "weights_sha256": digest(module)}
+        yield Opened(
+            inputs, outputs, run, convert, request.opset, provenance, explain=explain_failure
+        )
+
+
+def _try_example(module: torch.nn.Module, arguments: Arguments, examples: Sequence[Array]) -> Any:
+    """Return what forward makes of the example; raise ConversionFailed if it fails."""
+    try:
+        return arguments.call(module, tensors_on(module, [array.copy() for array in examples]))
+    except Exception as error:  # whatever forward raises
+        way_out = "Do the example inputs have the shape and type that forward expects?"
+        situation = "with the example inputs"
+        raise ConversionFailed(explain_failure(error, situation, way_out)) from error
