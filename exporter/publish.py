@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from exporter.errors import PublishFailed, UsageError
+from exporter.signing import PrivateKey
 from service.repository.layout import STAGE_PREFIX
 from service.repository.manifest import MANIFEST_FILE, Manifest, sha256_of
 from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
+from service.repository.signing import SIGNATURE_FILE
 
 _TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _ATTEMPTS: Final = 100  # exports that may finish between a look at the versions and the rename
@@ -66,11 +68,13 @@ def staging(repository: Path, name: str) -> Iterator[Stage]:
                 directory.rmdir()
 
 
-def publish(stage: Stage, manifest: Manifest, version: int | None) -> tuple[Path, Manifest]:
+def publish(
+    stage: Stage, manifest: Manifest, version: int | None, key: PrivateKey | None = None
+) -> tuple[Path, Manifest]:
     """Make the staged files a version and return its directory and manifest.
 
     manifest: gets the number of the version and the digest of every staged file.
-    version: the number to take; None: one above the highest.
+    version: the number to take; None: one above the highest. key: signs it, if there is one.
     Raises PublishFailed if the version exists or the file system refuses.
     """
     model, files = stage.model, stage.files
@@ -84,6 +88,9 @@ def publish(stage: Stage, manifest: Manifest, version: int | None) -> tuple[Path
             number = _free_version(model, version)
             manifest = replace(manifest, version=number)
             _write_manifest(files, manifest)
+            if key is not None:  # anew for each number: the manifest says it
+                (files / SIGNATURE_FILE).unlink(missing_ok=True)
+                key.sign(files, name=str(number))
             if _rename(files, model / str(number)):
                 _sync(model)
                 _sync(model.parent)

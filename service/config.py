@@ -86,6 +86,9 @@ class Settings:
     drain_delay: float = _setting(1.0, "seconds between NOT_SERVING and refusing, on SIGTERM")
     grace: float = _setting(25.0, "seconds that accepted requests may take after SIGTERM")
     watch: float = _setting(0.0, "look for new versions every so many seconds; 0: never")
+    require_signature: str = _setting(
+        "", "PEM file of a public key; only versions signed with it are served"
+    )
     reflection: bool = _setting(True, "serve the schema to grpcurl and its like")
     server_name: str = _setting("penstock", "name in ServerMetadata; some examples want 'triton'")
     tls_certificate: str = _setting("", "PEM file of the server's certificate")

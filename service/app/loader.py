@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.app.placement import Placement
 from service.config import Settings
-from service.errors import LoadError
+from service.errors import LoadError, ManifestError
 from service.inference.model import Model
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
@@ -17,6 +17,7 @@ from service.repository.layout import ModelSource, VersionSource
 from service.repository.manifest import Manifest, check_files, read_manifest
 from service.repository.model_config import read_config
 from service.repository.signature import Graph, ModelSpec, normalised, resolve
+from service.repository.signing import PublicKey
 from service.runtime.cpus import Cpus, read_cpus
 from service.runtime.providers import CUDA
 from service.runtime.session import OnnxBackend, Session
@@ -30,9 +31,14 @@ class ModelLoader:
     """Loads versions by the settings of the server, and divides its CPUs over them."""
 
     def __init__(self, settings: Settings, cpus: Cpus | None = None) -> None:
-        """cpus: what the models may use; None: what this process may."""
+        """cpus: what the models may use; None: what this process may.
+
+        Raises SettingsError if the key of --require-signature cannot be used.
+        """
         self._settings = settings
         self._placement = Placement(settings, cpus or read_cpus())
+        key = settings.require_signature
+        self._key = PublicKey(Path(key)) if key else None
 
     def plan(self, sources: Iterable[ModelSource]) -> None:
         """Divide the CPUs over what the sources will serve. What is loaded keeps its threads."""
@@ -55,7 +61,8 @@ class ModelLoader:
         manifest = self._manifest(source, notes)
         path = source.model_file(config.default_model_filename if config is not None else "")
         threads = self._placement.threads(source.model, config)
-        session = Session(path, self._placement.session_config(threads, config))
+        options = manifest.session if manifest is not None else None
+        session = Session(path, self._placement.session_config(threads, config, options))
         try:
             spec = self._resolve(session, source, config, manifest, notes)
             self._prepare(session, source, spec, config, manifest)
@@ -67,6 +74,8 @@ class ModelLoader:
         return model
 
     def _manifest(self, source: VersionSource, notes: list[str]) -> Manifest | None:
+        if self._key is not None:
+            _check_signature(self._key, source)
         manifest = None if source.file is not None else read_manifest(source.directory)
         if manifest is None:
             notes.append("no manifest: its files are not checked against digests")
@@ -103,7 +112,7 @@ class ModelLoader:
             replay_golden(session, source.directory, manifest)
         if config is not None:
             run_warmups(session, config.model_warmup, spec.signature)
-        warm_up(session, spec.signature, (1, spec.max_batch_size) if spec.max_batch_size else (1,))
+        warm_up(session, spec.signature, warmup_sizes(spec, manifest))
 
     def _schedule(
         self,
@@ -146,6 +155,26 @@ class ModelLoader:
             load_s=time.monotonic() - started,
             notes=tuple(notes),
         )
+
+
+def warmup_sizes(spec: ModelSpec, manifest: Manifest | None) -> tuple[int, ...]:
+    """Return the rows of the batches that a version runs before it serves, ascending.
+
+    One and the largest, and what the exporter recommends; none is above what is served.
+    """
+    if not spec.max_batch_size:
+        return (1,)
+    wanted = () if manifest is None else (*manifest.warmup_batches, *manifest.batch_buckets)
+    return tuple(sorted({1, spec.max_batch_size, *(n for n in wanted if n <= spec.max_batch_size)}))
+
+
+def _check_signature(key: PublicKey, source: VersionSource) -> None:
+    if source.file is not None:
+        raise ManifestError(
+            f"{source.file}: a single file has no signature, and --require-signature demands one; "
+            "publish it with penstock-export --key",
+        )
+    key.check(source.directory, source.model, source.version)
 
 
 def batch_policy(config: ModelConfig, spec: ModelSpec) -> BatchPolicy:

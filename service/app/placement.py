@@ -4,17 +4,22 @@ The rule for the threads is in service/runtime/threads.py; this knows what goes 
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from service.config import Settings
 from service.errors import LoadError, ProviderUnavailable
 from service.lifecycle.version_policy import served_versions
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.repository.layout import ModelSource
+from service.repository.manifest import SessionOptions
 from service.repository.session_parameters import session_parameters
 from service.runtime.cpus import Cpus
 from service.runtime.providers import Device, has_cuda
 from service.runtime.session import SessionConfig
 from service.runtime.threads import Demand, ThreadPlan, plan_threads
+
+# ModelOptimizationPolicy.Graph.level of each level of a manifest.
+_GRAPH_LEVELS: Final = {"all": 0, "extended": 2, "basic": 1, "disabled": -1}
 
 
 class Placement:
@@ -45,8 +50,17 @@ class Placement:
             planned = plan_threads(self._cpus, [demand], self._settings.threads)[model]
         return planned
 
-    def session_config(self, threads: ThreadPlan, config: ModelConfig | None) -> SessionConfig:
-        """Return how the sessions of a model are made. Raises ProviderUnavailable."""
+    def session_config(
+        self,
+        threads: ThreadPlan,
+        config: ModelConfig | None,
+        options: SessionOptions | None = None,
+    ) -> SessionConfig:
+        """Return how the sessions of a model are made. Raises ProviderUnavailable.
+
+        options: what the exporter measured to be best; a level in config.pbtxt wins over its.
+        """
+        options = options or SessionOptions()
         device, cuda_device = self._device(config)
         level = config.optimization.graph.level if config is not None else 0
         asked = session_parameters(config)
@@ -55,10 +69,11 @@ class Placement:
             device,
             cuda_device,
             threads.threads,
-            max(-1, min(level, 2)),
+            max(-1, min(level, 2)) or _GRAPH_LEVELS[options.graph_level],
             inter_op_threads=inter_op_threads,
             parallel=asked.parallel,
             spinning=threads.spinning,
+            disabled_optimizers=options.disabled_optimizers,
         )
 
     def _demand(self, model: str, config: ModelConfig | None, versions: int) -> Demand:

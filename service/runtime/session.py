@@ -41,7 +41,7 @@ class SessionConfig:
 
     intra_op_threads: threads of one node. inter_op_threads: nodes at once, if parallel.
     spinning: threads that wait for work keep a CPU busy. graph_level:
-    ModelOptimizationPolicy.Graph.level.
+    ModelOptimizationPolicy.Graph.level. disabled_optimizers: graph transformers left out.
     """
 
     device: Device = Device.AUTO
@@ -51,6 +51,7 @@ class SessionConfig:
     inter_op_threads: int = 1
     parallel: bool = False
     spinning: bool = False
+    disabled_optimizers: tuple[str, ...] = ()
 
 
 class _Stoppable:
@@ -79,7 +80,10 @@ class Session:
         providers = provider_options(config.device, config.cuda_device)
         try:
             self._session = ort.InferenceSession(
-                str(path), sess_options=_options(config), providers=providers
+                str(path),
+                sess_options=_options(config),
+                providers=providers,
+                disabled_optimizers=list(config.disabled_optimizers) or None,
             )
         except _FAILURES as error:
             raise LoadError(f"{path}: ONNX Runtime cannot load it: {_first_line(error)}") from error

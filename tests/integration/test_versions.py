@@ -15,10 +15,12 @@ from service.pb.grpc_service_pb2 import (
     ModelReadyRequest,
     RepositoryIndexRequest,
 )
-from service.tensors import FP32
+from service.repository.manifest import Manifest
+from service.tensors import FP32, TensorSpec
 from tests.support import models
 from tests.support.requests import answer, one, raw_request
 from tests.support.servers import serve
+from tests.support.signed import publish_signed, write_keys
 from tests.support.stub import WAIT_S, Stub, refusal
 from tests.support.waiting import eventually
 
@@ -198,3 +200,31 @@ def requests_going_on(stub: Stub) -> Iterator[list[int]]:
         stop.set()
         thread.join(WAIT_S)
     assert errors == []
+
+
+def test_an_unsigned_version_stays_out(tmp_path: Path) -> None:
+    """With --require-signature the signed version goes on serving; the index says why."""
+    private, public = write_keys(tmp_path)
+    manifest = Manifest(
+        name="plus",
+        version=0,
+        inputs=(TensorSpec("X", FP32, (-1, 1)),),
+        outputs=(TensorSpec("Y", FP32, (-1, 1)),),
+        max_batch_size=4,
+        opset=21,
+        files={},
+    )
+    publish_signed(tmp_path / "models", private, models.add_constant(1), manifest)
+    with (
+        serve(tmp_path / "models", *WATCH, "--require-signature", str(public)) as server,
+        server.stub() as stub,
+    ):
+        assert served_by(stub) == 1
+        publish_signed(tmp_path / "models", None, models.add_constant(2), manifest)
+
+        def index() -> dict[str, str]:
+            entries = stub.index(RepositoryIndexRequest(), timeout=WAIT_S).models
+            return {entry.version: entry.reason for entry in entries}
+
+        eventually(lambda: "has no model.sig" in index().get("2", ""), "version 2 is refused")
+        assert served_by(stub) == 1
