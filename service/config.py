@@ -43,6 +43,7 @@ class Settings:
         (), "also listen for gRPC here: HOST:PORT or unix:PATH; commas between several"
     )
     transport: str = _setting("auto", "network implementation", ("auto", "native", "threaded"))
+    compression: str = _setting("off", "compress replies for clients that take it", ("off", "gzip"))
     device: str = _setting(
         "auto", "where models run; cuda never falls back", ("auto", "cpu", "cuda")
     )
@@ -59,6 +60,9 @@ class Settings:
     )
     max_unsent_mib: int = _limit(
         128, "answers that one connection has not taken, in MiB; above it new calls are refused"
+    )
+    max_unsent_total_mib: int = _limit(
+        1024, "the same of all; above it those that hold more than their share are refused"
     )
     max_concurrent_calls: int = _limit(512, "calls and streams in progress at once")
     max_connection_calls: int = _limit(128, "of them on one connection")
@@ -150,6 +154,7 @@ _RANGES: Final = (
     ("max_header_kib", 1, 1024),
     ("max_received_mib", 1, 1 << 20),
     ("max_unsent_mib", 1, 1 << 20),
+    ("max_unsent_total_mib", 1, 1 << 20),
     ("max_concurrent_calls", 1, 100_000),
     ("max_connection_calls", 1, 100_000),
     ("max_connections", 1, 1_000_000),

@@ -38,6 +38,11 @@ class Call:
         """Whatever the application keeps with the call; None at first."""
     @context.setter
     def context(self, context: Any) -> None: ...
+    def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Send metadata ahead of the answer, at once. On a call that has ended it does nothing.
+
+        Raises ValueError if something was sent before, and for metadata that cannot be written.
+        """
     def send(self, message: bytes, *, settles: int = 0) -> bool:
         """Send one message of a streaming call.
 
@@ -100,6 +105,8 @@ class Server:
         buffered_bytes: int = ...,
         outgoing_window_bytes: int = ...,
         connection_outgoing_bytes: int = ...,
+        outgoing_bytes: int = ...,
+        compress_replies: bool = False,
         http2_stream_window: int = ...,
         http2_connection_window: int = ...,
         resets_per_second: int = 5000,
@@ -131,6 +138,9 @@ class Server:
         outgoing_window_bytes: unsent bytes of a call above which `send` returns False.
         connection_outgoing_bytes: unsent bytes of a connection above which its new calls are
             refused.
+        outgoing_bytes: unsent bytes of all connections above which those that hold more than
+            their share are refused new calls.
+        compress_replies: with gzip, for peers that take it, where it pays: not below two packets.
         http2_stream_window, http2_connection_window: flow-control windows of HTTP/2.
         resets_per_second: RST_STREAM frames of one peer; a second's worth may come at once.
         control_frames_per_second: its PING, SETTINGS and PRIORITY frames, likewise.

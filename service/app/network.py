@@ -16,6 +16,7 @@ _WITHOUT_NATIVE: Final = " (penstock-transport is not installed; it serves sever
 _SETTING_OF: Final = {
     "received_bytes": "max_received_mib",
     "unsent_bytes": "max_unsent_mib",
+    "unsent_total_bytes": "max_unsent_total_mib",
     "resets_per_second": "max_resets_per_second",
     "control_frames_per_second": "max_control_frames_per_second",
     "send_timeout_s": "send_timeout",
@@ -28,12 +29,13 @@ def make_transport(settings: Settings, methods: Methods) -> Transport:
     if settings.tls_certificate:
         tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca or None)
     addresses, limits = addresses_of(settings), limits_of(settings)
+    compresses = settings.compression == "gzip"
     if settings.transport == "native" or (settings.transport == "auto" and is_installed()):
         _LOG.info("transport: native")
-        return native_transport(addresses, methods, limits, tls)
+        return native_transport(addresses, methods, limits, tls, compress_replies=compresses)
     _LOG.info("transport: threaded%s", "" if is_installed() else _WITHOUT_NATIVE)
     _warn_of_unlimited(settings)
-    return ThreadedTransport(addresses, methods, limits, tls)
+    return ThreadedTransport(addresses, methods, limits, tls, compress_replies=compresses)
 
 
 def addresses_of(settings: Settings) -> list[str]:
@@ -52,6 +54,7 @@ def limits_of(settings: Settings) -> Limits:
         header_bytes=settings.max_header_kib << 10,
         received_bytes=settings.max_received_mib << 20,
         unsent_bytes=settings.max_unsent_mib << 20,
+        unsent_total_bytes=settings.max_unsent_total_mib << 20,
         concurrent_calls=settings.max_concurrent_calls,
         streams_per_connection=settings.max_connection_calls,
         connections=settings.max_connections,

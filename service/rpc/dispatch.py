@@ -178,6 +178,7 @@ class _TrackedCall:
     """A streaming call that tells when it has been finished."""
 
     def __init__(self, call: Call, on_finish: Callable[[Call], None]) -> None:
+        self.send_initial_metadata = call.send_initial_metadata
         self.send = call.send
         self.settle = call.settle
         self.method = call.method

@@ -25,6 +25,8 @@ def native_transport(
     methods: Methods,
     limits: Limits | None = None,
     tls: Tls | None = None,
+    *,
+    compress_replies: bool = False,
 ) -> Transport:
     """Return a native transport; see ThreadedTransport for the arguments.
 
@@ -50,6 +52,8 @@ def native_transport(
             header_list_bytes=limits.header_bytes,
             buffered_bytes=limits.received_bytes,
             connection_outgoing_bytes=limits.unsent_bytes,
+            outgoing_bytes=limits.unsent_total_bytes,
+            compress_replies=compress_replies,
             concurrent_calls=limits.concurrent_calls,
             streams_per_connection=limits.streams_per_connection,
             connections=limits.connections,

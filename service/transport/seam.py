@@ -80,6 +80,13 @@ class Call(Protocol):
     def deadline(self) -> float | None:
         """When the caller gives up, in seconds of time.monotonic; None: never."""
 
+    def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Send metadata ahead of the answer, at once. On a call that has ended it does nothing.
+
+        Raises ValueError if something was sent before, or for what cannot be sent: names are in
+        lower case and not gRPC's own, values printable ASCII, or bytes where the name ends in -bin.
+        """
+
     def send(self, message: bytes, *, settles: int = 0) -> bool:
         """Send one message of a streaming call.
 
@@ -103,6 +110,8 @@ class Call(Protocol):
 
         reply: the answer of a unary call, required with OK and ignored otherwise.
         message: text for the caller; any length and any characters, the transport encodes it.
+        trailers: as send_initial_metadata has it, and "grpc-status-details-bin". Raises ValueError
+        for what cannot be sent; the call is not ended then.
         """
 
 
@@ -132,6 +141,7 @@ class Limits:
     header_bytes: int = 16 << 10  # all headers of one call, as HTTP/2 counts them
     received_bytes: int = 1 << 30  # received for calls in progress, all connections together
     unsent_bytes: int = 128 << 20  # answers that one connection has not taken
+    unsent_total_bytes: int = 1 << 30  # the same of all connections
     concurrent_calls: int = 256  # calls in progress, all connections together
     streams_per_connection: int = 128  # calls in progress on one connection
     connections: int = 2000

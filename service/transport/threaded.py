@@ -33,19 +33,27 @@ class ThreadedTransport:
         methods: Methods,
         limits: Limits | None = None,
         tls: Tls | None = None,
+        *,
+        compress_replies: bool = False,
     ) -> None:
-        """Set up without listening yet. addresses: "HOST:PORT" or "unix:PATH"; port 0: any."""
+        """Set up without listening yet.
+
+        addresses: "HOST:PORT" or "unix:PATH"; port 0: any.
+        compress_replies: with gzip, for peers that take it and where it pays.
+        """
         self._addresses = addresses
         self._limits = limits or Limits()
         self._tls = tls
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._counts = _Counts()
-        self._handlers = _Handlers(methods, self._limits, self._events.put, self._counts)
+        self._handlers = _Handlers(
+            methods, self._limits, self._events.put, self._counts, compresses=compress_replies
+        )
         self._pool = ThreadPoolExecutor(self._limits.concurrent_calls, "grpc-call")
         self._server = grpc.server(
             self._pool,
             handlers=[self._handlers],
-            options=_options(self._limits),
+            options=_options(self._limits, compress_replies=compress_replies),
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
         )
         self._closed = False
@@ -164,11 +172,14 @@ class _Handlers(grpc.GenericRpcHandler):
         limits: Limits,
         emit: Callable[[Event], None],
         counts: _Counts,
+        *,
+        compresses: bool,
     ) -> None:
         self._limits = limits
         self._emit = emit
         self._counts = counts
         self._methods = methods
+        self._compresses = compresses
         self.refuses = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -191,7 +202,7 @@ class _Handlers(grpc.GenericRpcHandler):
         return iter(context.abort(grpc.StatusCode.UNAVAILABLE, "The server is shutting down"))
 
     def _unary(self, details: Any, message: bytes, context: grpc.ServicerContext) -> bytes:
-        call = UnaryCall(details, context)
+        call = UnaryCall(details, context, compresses=self._compresses)
         self._counts.opened(streaming=False)
         try:
             if not context.add_callback(lambda: self._terminated(call)):
@@ -205,7 +216,7 @@ class _Handlers(grpc.GenericRpcHandler):
     def _stream(
         self, details: Any, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        call = StreamCall(details, context, self._limits)
+        call = StreamCall(details, context, self._limits, compresses=self._compresses)
         self._counts.opened(streaming=True)
         try:
             if not context.add_callback(lambda: self._terminated(call)):
@@ -240,14 +251,17 @@ class _Handlers(grpc.GenericRpcHandler):
 UNLIMITED: Final = (
     "received_bytes",
     "unsent_bytes",
+    "unsent_total_bytes",
     "resets_per_second",
     "control_frames_per_second",
     "send_timeout_s",
 )
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, *, compress_replies: bool) -> list[tuple[str, int]]:
     return [
+        # A level and not an algorithm: only then does grpcio look at what the peer takes.
+        ("grpc.default_compression_level", _GZIP_LEVEL if compress_replies else 0),
         ("grpc.so_reuseport", 0),  # two servers on one port would split its traffic silently
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -271,6 +285,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
+_GZIP_LEVEL: Final = 1  # "low": gzip, or deflate for those who take only that
 _PING_STRIKES: Final = 2  # as the native transport: the third hasty ping is too many
 _NEVER_MS: Final = (1 << 31) - 1  # what grpcio takes for infinity
 

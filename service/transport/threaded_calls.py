@@ -8,17 +8,19 @@ from typing import Any, Final
 
 import grpc
 
+from service.transport.metadata import check_metadata
 from service.transport.seam import Code, Limits, Metadata
 
 _STATUS: Final = {code: grpc.StatusCode[code.name] for code in Code}
 _NEVER_S: Final = 1e9  # seconds; no caller means a deadline 30 years away
+_GZIP_FROM: Final = 2 * 1460  # bytes; two packets of Ethernet: what fits gains nothing
 _MAX_STATUS_BYTES: Final = 6 << 10  # peers take 8 KiB of headers by default, trailers included
 
 
 class _Call:
     """What both kinds of call have in common. Its condition guards its state."""
 
-    def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
+    def __init__(self, details: Any, context: grpc.ServicerContext, *, compresses: bool) -> None:
         self.method: str = details[0]
         self.metadata: Metadata = tuple((key, value) for key, value in details[1] or ())
         left = context.time_remaining()  # some centuries, where the caller sets no deadline
@@ -27,6 +29,8 @@ class _Call:
         self._context = context
         self._changed = threading.Condition()
         self._status: tuple[Code, str] | None = None
+        self._has_begun = False
+        self._compresses = compresses
 
     @property
     def peer(self) -> str:
@@ -41,6 +45,21 @@ class _Call:
             self.abandoned = True
             self._changed.notify_all()
             return True
+
+    def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Send the headers of the answer; see seam.Call."""
+        check_metadata(metadata)
+        with self._changed:
+            if self.abandoned or self._status is not None:
+                return
+            if self._has_begun:
+                raise ValueError("initial metadata goes before everything else, and once")
+            self._has_begun = True
+        self._context.send_initial_metadata(metadata)
+
+    def _leave_plain_unless_it_pays(self, message: bytes) -> None:
+        if self._compresses and len(message) < _GZIP_FROM:
+            self._context.disable_next_message_compression()
 
     def _set_status(self, code: Code, message: str, trailers: Metadata) -> bool:
         """Finish, under the condition. True the first time, unless the peer has left."""
@@ -60,8 +79,8 @@ class _Call:
 class UnaryCall(_Call):
     """A call with one message each way: a thread of the pool waits for `finish`."""
 
-    def __init__(self, details: Any, context: grpc.ServicerContext) -> None:
-        super().__init__(details, context)
+    def __init__(self, details: Any, context: grpc.ServicerContext, *, compresses: bool) -> None:
+        super().__init__(details, context, compresses=compresses)
         self._reply = b""
 
     def wait(self) -> bytes:
@@ -72,6 +91,7 @@ class UnaryCall(_Call):
             if self.abandoned:
                 return b""
         self._abort_unless_ok()
+        self._leave_plain_unless_it_pays(self._reply)
         return self._reply
 
     def send(self, message: bytes, *, settles: int = 0) -> bool:
@@ -86,6 +106,7 @@ class UnaryCall(_Call):
         self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
     ) -> None:
         """End the call; see seam.Call."""
+        check_metadata(trailers)
         with self._changed:
             if self._set_status(code, message, trailers):
                 self._reply = reply or b""
@@ -95,8 +116,10 @@ class UnaryCall(_Call):
 class StreamCall(_Call):
     """A call with many messages: one thread reads while another writes."""
 
-    def __init__(self, details: Any, context: grpc.ServicerContext, limits: Limits) -> None:
-        super().__init__(details, context)
+    def __init__(
+        self, details: Any, context: grpc.ServicerContext, limits: Limits, *, compresses: bool
+    ) -> None:
+        super().__init__(details, context, compresses=compresses)
         self._limits = limits
         self._outgoing: deque[tuple[bytes, int]] = deque()
         self._sizes: deque[int] = deque()  # of the unsettled messages, oldest first
@@ -128,6 +151,7 @@ class StreamCall(_Call):
         """Yield what was sent, until the call ends; raises to end it with an error."""
         while (answer := self._next_answer()) is not None:
             message, settles = answer
+            self._leave_plain_unless_it_pays(message)
             yield message
             self.settle(settles)  # grpcio comes back when the network has taken the message
         if not self.abandoned:
@@ -138,6 +162,7 @@ class StreamCall(_Call):
         with self._changed:
             if self._ended:
                 return True
+            self._has_begun = True
             self._outgoing.append((message, settles))
             self._changed.notify_all()
             return len(self._outgoing) < self._limits.stream_window
@@ -156,6 +181,7 @@ class StreamCall(_Call):
     ) -> None:
         """End the call behind what was sent; see seam.Call."""
         del reply  # a stream sends its answers
+        check_metadata(trailers)
         with self._changed:
             if self._set_status(code, message, trailers):
                 self._changed.notify_all()

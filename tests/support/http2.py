@@ -83,6 +83,9 @@ class RawClient:
         answer = Answer()
         while chunk := self._receive():
             for event in self._h2.receive_data(chunk):
+                if isinstance(event, h2.events.DataReceived):
+                    size = event.flow_controlled_length
+                    self._h2.acknowledge_received_data(size, event.stream_id)
                 if getattr(event, "stream_id", None) == stream and _take(answer, event):
                     return answer
                 if isinstance(event, h2.events.ConnectionTerminated):

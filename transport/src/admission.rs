@@ -2,7 +2,7 @@
 
 use crate::core::{Arity, CallPermit, Core, Phase};
 use crate::counters::Counter;
-use crate::wire::encoding::{Encoding, ACCEPTED};
+use crate::wire::encoding::{takes_gzip, Encoding, ACCEPTED};
 use crate::wire::{metadata, percent, timeout};
 use http::header::{HeaderMap, HeaderName, HeaderValue, CONTENT_TYPE};
 use http::request::Parts;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// The status codes of gRPC that the transport gives by itself.
@@ -30,6 +31,7 @@ pub struct Admitted {
     pub method: usize,
     pub arity: Arity,
     pub encoding: Encoding,
+    pub reply_encoding: Encoding,
     pub deadline: Option<Instant>,
     pub permit: CallPermit,
 }
@@ -59,7 +61,8 @@ pub fn admit(core: &Arc<Core>, parts: &Parts, is_unread: bool) -> Result<Admitte
         return Err(refuse(Counter::RefusedRequests, code::INTERNAL, &text));
     }
     let permit = permit(core, is_unread)?;
-    Ok(Admitted { method, arity, encoding, deadline, permit })
+    let reply_encoding = reply_encoding(core, &parts.headers);
+    Ok(Admitted { method, arity, encoding, reply_encoding, deadline, permit })
 }
 
 /// Headers of every answer.
@@ -67,6 +70,13 @@ pub fn response() -> Response<()> {
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
+}
+
+/// Say how messages are compressed that are flagged as such.
+pub fn announce(encoding: Encoding, headers: &mut HeaderMap) {
+    if encoding == Encoding::Gzip {
+        headers.insert(ENCODING, HeaderValue::from_static("gzip"));
+    }
 }
 
 /// Write a status where trailers go.
@@ -112,7 +122,7 @@ fn check_size(core: &Core, parts: &Parts) -> Result<(), Refusal> {
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    let Some(value) = headers.get("grpc-encoding") else { return Ok(Encoding::Identity) };
+    let Some(value) = headers.get(ENCODING) else { return Ok(Encoding::Identity) };
     Encoding::parse(value.as_bytes()).ok_or_else(|| {
         let text = format!("Compression {value:?} is not supported, only {ACCEPTED}");
         let mut refusal = refuse(Counter::RefusedRequests, code::UNIMPLEMENTED, &text);
@@ -120,6 +130,14 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
         refusal.response.headers_mut().insert(ACCEPT_ENCODING, accepted);
         refusal
     })
+}
+
+fn reply_encoding(core: &Core, headers: &HeaderMap) -> Encoding {
+    let accepted = if core.limits.compress_replies { headers.get(ACCEPT_ENCODING) } else { None };
+    match accepted {
+        Some(accepted) if takes_gzip(accepted.as_bytes()) => Encoding::Gzip,
+        _ => Encoding::Identity,
+    }
 }
 
 fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Refusal> {

@@ -4,6 +4,7 @@
 
 use crate::mailbox::Mailbox;
 use crate::sync::lock;
+use crate::wire::encoding::Encoding;
 use crate::wire::frame;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -27,6 +28,8 @@ pub struct Head {
     /// Index in the server's list of methods.
     pub method: usize,
     pub headers: HeaderMap,
+    /// How replies are compressed, where that pays.
+    pub reply_encoding: Encoding,
     pub deadline: Option<Instant>,
     pub peer: Arc<Peer>,
 }
@@ -43,6 +46,10 @@ pub struct Finish {
 /// What the application has written and the connection has not taken yet.
 #[derive(Default)]
 pub struct Outbox {
+    /// Metadata that is sent before anything else.
+    pub initial: Option<HeaderMap>,
+    /// The connection has taken something: it is too late for initial metadata.
+    pub has_begun: bool,
     /// Framed messages, one after another.
     pub bytes: BytesMut,
     pub marks: VecDeque<Mark>,
@@ -98,14 +105,48 @@ impl Call {
         }
     }
 
+    /// Send the headers of the answer, with this metadata.
+    ///
+    /// # Errors
+    /// When something was sent before.
+    pub fn begin(self: &Arc<Self>, initial: HeaderMap) -> Result<Option<Waker>, TooLate> {
+        let mut outbox = lock(&self.outbox);
+        let is_late = outbox.has_begun
+            || outbox.initial.is_some()
+            || outbox.finish.is_some()
+            || !outbox.bytes.is_empty();
+        if is_late && !self.has_ended() {
+            return Err(TooLate);
+        }
+        outbox.initial = Some(initial);
+        drop(outbox);
+        Ok(self.post())
+    }
+
+    /// Put a message into its frame. None: it is longer than a frame can be.
+    pub fn framed(&self, message: &[u8]) -> Option<BytesMut> {
+        let mut out = BytesMut::new();
+        frame::encode_as(self.head.reply_encoding, message, &mut out)?;
+        Some(out)
+    }
+
     /// Queue a message. None: it is longer than a frame can be.
     pub fn send(self: &Arc<Self>, message: &[u8], settles: u32) -> Option<Sent> {
         if self.has_ended() {
             return Some(Sent { has_room: true, wake: None });
         }
-        let length = frame::HEADER + message.len();
+        // Compressed outside the lock: the connection's task waits for it.
+        let compressed = match self.head.reply_encoding {
+            Encoding::Identity => None,
+            _ => Some(self.framed(message)?),
+        };
         let mut outbox = lock(&self.outbox);
-        frame::encode(message, &mut outbox.bytes)?;
+        let before = outbox.bytes.len();
+        match compressed {
+            None => frame::encode(message, &mut outbox.bytes)?,
+            Some(framed) => outbox.bytes.unsplit(framed),
+        }
+        let length = outbox.bytes.len() - before;
         outbox.marks.push_back(Mark { length, settles });
         // Under the lock: once it is free the connection may send these bytes and subtract them.
         let unsent = self.unsent.fetch_add(length, Ordering::AcqRel) + length;
@@ -207,6 +248,10 @@ impl Wake for Call {
         self.post().into_iter().for_each(Waker::wake);
     }
 }
+
+/// Initial metadata comes before everything else, and once.
+#[derive(Debug)]
+pub struct TooLate;
 
 /// What `send` tells its caller.
 pub struct Sent {

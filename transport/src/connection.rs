@@ -3,7 +3,7 @@
 
 use crate::admission::{self, Refusal};
 use crate::call::{Call, Head, Peer};
-use crate::core::{ConnectionPermit, Core, Phase};
+use crate::core::{Budget, Charge, ConnectionPermit, Core, Phase};
 use crate::counters::Counter;
 use crate::events::Event;
 use crate::mailbox::Mailbox;
@@ -39,8 +39,9 @@ pub struct Driver<S> {
     events: Vec<Event>,
     vigil: Vigil,
     timer: Pin<Box<Sleep>>,
-    taken: usize, // bytes of messages that the network has taken, ever
-    ended: usize, // calls that have ended, ever
+    unsent: Charge, // of all its calls, as of their last look
+    taken: usize,   // bytes of messages that the network has taken, ever
+    ended: usize,   // calls that have ended, ever
     is_leaving: bool,
     _permit: ConnectionPermit,
 }
@@ -60,6 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ping: http.ping_pong(),
             is_pinging: false,
             http,
+            unsent: Charge::new(Arc::clone(&core), Budget::Unsent),
             core,
             mailbox,
             meter,
@@ -110,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let head = Head {
                     method: admitted.method,
                     headers: parts.headers,
+                    reply_encoding: admitted.reply_encoding,
                     deadline: admitted.deadline,
                     peer: Arc::clone(&self.peer),
                 };
@@ -146,7 +149,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn look(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        match stream.look(&self.core, &mut self.events) {
+        let looked = stream.look(&self.core, &mut self.events);
+        let before = std::mem::replace(&mut stream.unsent, stream.call.unsent());
+        let unsent = stream.unsent;
+        if unsent != before {
+            self.unsent.hold((self.unsent.bytes() + unsent).saturating_sub(before));
+        }
+        match looked {
             None => {
                 self.meter.answered();
                 self.remove(slot);
@@ -161,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn remove(&mut self, slot: usize) {
         if let Some(stream) = self.streams.try_remove(slot) {
+            self.unsent.hold(self.unsent.bytes().saturating_sub(stream.unsent));
             if let Some(deadline) = stream.call.head.deadline {
                 self.deadlines.remove(&(deadline, slot));
             }
@@ -228,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn vitals(&self) -> Vitals {
-        let unsent = self.streams.iter().any(|(_, stream)| stream.call.unsent() > 0);
+        let unsent = self.unsent.bytes() > 0;
         Vitals {
             last_heard: self.meter.last_heard(),
             calls: self.streams.len(),
@@ -238,8 +248,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn is_unread(&self) -> bool {
-        let unsent: usize = self.streams.iter().map(|(_, stream)| stream.call.unsent()).sum();
-        unsent > self.core.limits.connection_outgoing_bytes
+        let limits = &self.core.limits;
+        // What was sent just now has not been looked at, so has not been counted.
+        let own: usize = self.streams.iter().map(|(_, stream)| stream.call.unsent()).sum();
+        let is_over_share = || own > limits.outgoing_bytes / self.core.connections().max(1);
+        own > limits.connection_outgoing_bytes
+            || (self.core.unsent() > limits.outgoing_bytes && is_over_share())
     }
 
     fn leave(&mut self) {

@@ -57,6 +57,7 @@ pub struct Core {
     phase: AtomicU8,
     calls: AtomicUsize,
     buffered: AtomicUsize,
+    unsent: AtomicUsize,
     connections: Mutex<Slab<Arc<Mailbox>>>,
     fewer: Condvar, // the last call, or a connection, has ended
 }
@@ -72,6 +73,7 @@ impl Core {
             phase: AtomicU8::new(Phase::Serving as u8),
             calls: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
+            unsent: AtomicUsize::new(0),
             connections: Mutex::default(),
             fewer: Condvar::new(),
         }
@@ -104,6 +106,11 @@ impl Core {
     /// Received bytes that are held for calls in progress.
     pub fn buffered(&self) -> usize {
         self.buffered.load(Ordering::Acquire)
+    }
+
+    /// Bytes of answers that peers have not taken.
+    pub fn unsent(&self) -> usize {
+        self.unsent.load(Ordering::Acquire)
     }
 
     /// Connections, those in their handshake included.
@@ -175,28 +182,44 @@ impl Drop for CallPermit {
     }
 }
 
-/// A part of the memory for received bytes.
+/// What is held for all connections together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    Received,
+    Unsent,
+}
+
+/// A part of such a budget.
 pub struct Charge {
     core: Arc<Core>,
+    budget: Budget,
     bytes: usize,
 }
 
 impl Charge {
-    pub fn new(core: Arc<Core>) -> Self {
-        Self { core, bytes: 0 }
+    pub fn new(core: Arc<Core>, budget: Budget) -> Self {
+        Self { core, budget, bytes: 0 }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Hold so many bytes from now on. False: there is no room for more.
     pub fn hold(&mut self, bytes: usize) -> bool {
+        let (total, limit) = match self.budget {
+            Budget::Received => (&self.core.buffered, self.core.limits.buffered_bytes),
+            Budget::Unsent => (&self.core.unsent, self.core.limits.outgoing_bytes),
+        };
         let grown = bytes.saturating_sub(self.bytes);
         let shrunk = self.bytes.saturating_sub(bytes);
         self.bytes = bytes;
         if grown > 0 {
-            let before = self.core.buffered.fetch_add(grown, Ordering::AcqRel);
-            return before + grown <= self.core.limits.buffered_bytes;
+            let before = total.fetch_add(grown, Ordering::AcqRel);
+            return before + grown <= limit;
         }
         if shrunk > 0 {
-            self.core.buffered.fetch_sub(shrunk, Ordering::AcqRel);
+            total.fetch_sub(shrunk, Ordering::AcqRel);
         }
         true
     }

@@ -25,6 +25,11 @@ pub struct Limits {
     pub outgoing_window_bytes: usize,
     /// Unsent bytes of one connection above which new calls on it are refused.
     pub connection_outgoing_bytes: usize,
+    /// Unsent bytes of all connections above which those that hold more than their share of it are
+    /// refused new calls.
+    pub outgoing_bytes: usize,
+    /// Compress replies for peers that take gzip.
+    pub compress_replies: bool,
     /// HTTP/2 flow-control windows: what a peer may send before it is consumed.
     pub http2_stream_window: u32,
     pub http2_connection_window: u32,
@@ -65,6 +70,8 @@ impl Limits {
             buffered_bytes: 1 << 24,
             outgoing_window_bytes: 1 << 20,
             connection_outgoing_bytes: 1 << 22,
+            outgoing_bytes: 1 << 24,
+            compress_replies: false,
             http2_stream_window: 1 << 20,
             http2_connection_window: 1 << 22,
             resets_per_second: 100,

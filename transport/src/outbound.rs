@@ -1,7 +1,8 @@
 //! The sending half of a call: headers, messages as flow control allows, trailers.
 
-use crate::admission::{response, write_status};
+use crate::admission::{announce, response, write_status};
 use crate::call::{Call, Finish, Mark};
+use crate::wire::encoding::Encoding;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
@@ -29,6 +30,8 @@ pub struct Written {
 /// The half of the stream that is written to.
 pub struct Outbound {
     stream: Option<Half>,
+    encoding: Encoding,
+    initial: Option<HeaderMap>, // metadata that has not been sent
     chunk: Bytes,
     marks: VecDeque<Mark>,
     finish: Option<Finish>,
@@ -40,9 +43,11 @@ enum Half {
 }
 
 impl Outbound {
-    pub fn new(respond: SendResponse<Bytes>) -> Self {
+    pub fn new(respond: SendResponse<Bytes>, encoding: Encoding) -> Self {
         Self {
             stream: Some(Half::Unanswered(respond)),
+            encoding,
+            initial: None,
             chunk: Bytes::new(),
             marks: VecDeque::new(),
             finish: None,
@@ -60,6 +65,9 @@ impl Outbound {
                 call.sent(written.bytes);
                 return written;
             }
+        }
+        if self.initial.is_some() {
+            self.open();
         }
         if let Some(finish) = self.finish.take() {
             self.end(finish, &mut written);
@@ -98,9 +106,12 @@ impl Outbound {
     fn refill(&mut self, call: &Call) -> bool {
         if self.finish.is_none() {
             call.with_outbox(|outbox| {
+                self.initial = self.initial.take().or(outbox.initial.take());
                 self.chunk = outbox.bytes.split().freeze();
                 self.marks.append(&mut outbox.marks);
                 self.finish = outbox.finish.take();
+                outbox.has_begun |=
+                    self.initial.is_some() || self.finish.is_some() || !self.chunk.is_empty();
             });
         }
         if self.chunk.is_empty() {
@@ -159,7 +170,10 @@ impl Outbound {
     // The stream with its headers sent. None: the peer is gone.
     fn open(&mut self) -> Option<&mut SendStream<Bytes>> {
         if let Some(Half::Unanswered(respond)) = &mut self.stream {
-            let opened = respond.send_response(response(), false).ok()?;
+            let mut head = response();
+            announce(self.encoding, head.headers_mut());
+            head.headers_mut().extend(self.initial.take().unwrap_or_default());
+            let opened = respond.send_response(head, false).ok()?;
             self.stream = Some(Half::Open(opened));
         }
         match &mut self.stream {

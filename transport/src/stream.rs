@@ -3,7 +3,7 @@
 
 use crate::admission::{code, Admitted};
 use crate::call::Call;
-use crate::core::{Arity, CallPermit, Charge, Core};
+use crate::core::{Arity, Budget, CallPermit, Charge, Core};
 use crate::counters::Counter;
 use crate::events::{Event, Kind};
 use crate::inbound::{Inbound, Invalid, Received};
@@ -18,6 +18,8 @@ use std::task::{Context, Waker};
 /// A call in progress.
 pub struct Stream {
     pub call: Arc<Call>,
+    /// Unsent bytes that the connection has counted of it.
+    pub unsent: usize,
     waker: Waker,
     arity: Arity,
     inbound: Inbound,
@@ -47,13 +49,14 @@ impl Stream {
         Self {
             waker: Waker::from(Arc::clone(&call)),
             call,
+            unsent: 0,
             arity: admitted.arity,
             inbound: Inbound::new(received, admitted.encoding, core.limits.message_bytes),
-            outbound: Outbound::new(respond),
+            outbound: Outbound::new(respond, admitted.reply_encoding),
             request: None,
             is_told: false,
             has_ended: false,
-            charge: Charge::new(Arc::clone(core)),
+            charge: Charge::new(Arc::clone(core), Budget::Received),
             _permit: admitted.permit,
         }
     }

@@ -93,22 +93,49 @@ def test_full_outgoing_window() -> None:
         assert answer.status == 0
 
 
+def is_refused(raw: RawClient) -> bool:
+    """Tell whether a call is refused on a connection that is not read."""
+    number = raw.open(UNARY_HEADERS, frame(b""))
+    answer = raw.answers[number]
+    while not answer.ended:
+        for event in raw.http.receive_data(raw.socket.recv(65536)):
+            if isinstance(event, h2.events.ResponseReceived) and event.stream_id == number:
+                answer.headers.update(event.headers or ())
+                answer.ended = True
+    return answer.headers.get(b"grpc-status") == b"8"
+
+
 def test_unread_connection_gets_no_new_calls() -> None:
     """A connection with too much that waits for it is refused more."""
     with serving(connection_outgoing_bytes=100_000) as app, RawClient(app.address) as raw:
-        number = raw.open(HOLD_STREAM_HEADERS, frame(b"go"))
+        raw.open(HOLD_STREAM_HEADERS, frame(b"go"))
         call = app.expect("opened").call
         app.expect("message")
         app.expect("half-closed")
         call.send(b"x" * 500_000)
-        refused = raw.open(UNARY_HEADERS, frame(b""))
-        while not raw.answers[refused].ended:
-            for event in raw.http.receive_data(raw.socket.recv(65536)):
-                if isinstance(event, h2.events.ResponseReceived) and event.stream_id == refused:
-                    raw.answers[refused].headers.update(event.headers or ())
-                    raw.answers[refused].ended = True
-        assert raw.answers[refused].status == 8
-        assert number == 1
+        assert is_refused(raw)
+
+
+def test_unread_bytes_of_all_connections() -> None:
+    """When too much is unread in all, those who have more than their share are refused more."""
+    with (
+        serving(outgoing_bytes=600_000) as app,
+        RawClient(app.address) as hoarder,
+        RawClient(app.address) as other,
+        RawClient(app.address) as reader,
+    ):
+        for client, size in ((hoarder, 500_000), (other, 300_000)):
+            client.open(HOLD_STREAM_HEADERS, frame(b"go"))
+            call = app.expect("opened").call
+            app.expect("message")
+            app.expect("half-closed")
+            call.send(b"x" * size)
+        while app.server.counters()["unsent_bytes"] <= 600_000:
+            pass
+        assert is_refused(hoarder)
+        assert is_refused(other)
+        assert reader.call(UNARY_HEADERS, frame(b"fine")).status == 0
+    assert app.server.counters()["refused_unread"] == 2
 
 
 def test_threads_that_answer_at_once(app: App) -> None:

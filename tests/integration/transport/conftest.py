@@ -22,6 +22,8 @@ class Factory(Protocol):
         methods: Methods,
         limits: Limits | None = None,
         tls: Tls | None = None,
+        *,
+        compress_replies: bool = False,
     ) -> Transport:
         """Return a transport that does not listen yet."""
 
@@ -35,6 +37,7 @@ class Run(Protocol):
         *,
         limits: Limits | None = None,
         tls: Tls | None = None,
+        compress_replies: bool = False,
     ) -> Engine:
         """Return the engine, which takes events."""
 
@@ -62,8 +65,11 @@ def run(transport_factory: Factory) -> Iterator[Run]:
         *,
         limits: Limits | None = None,
         tls: Tls | None = None,
+        compress_replies: bool = False,
     ) -> Engine:
-        transport = transport_factory(addresses, METHODS, limits, tls)
+        transport = transport_factory(
+            addresses, METHODS, limits, tls, compress_replies=compress_replies
+        )
         engine = Engine(transport, list(transport.start()))
         engine.start()
         engines.append(engine)

@@ -144,25 +144,6 @@ def test_endless_status_message_keeps_its_code(channel: grpc.Channel) -> None:
     assert set(text.rstrip(".")) == {"\u6c34"}
 
 
-def test_trailing_metadata(engine: Engine, channel: grpc.Channel) -> None:
-    """Trailers arrive, as text and, where the key ends in -bin, as bytes."""
-    future = unary(channel, HOLD).future(b"", timeout=WAIT_S)
-    (event,) = engine.wait_for(Kind.REQUEST)
-    trailers = (("penstock-queue-us", "12"), ("proof-bin", b"\0\xff\n"))
-    event.call.finish(Code.OK, reply=b"", trailers=trailers)
-    assert set(trailers) <= {(key, value) for key, value in future.trailing_metadata()}
-
-
-def test_trailing_metadata_of_a_stream_and_an_error(engine: Engine, channel: grpc.Channel) -> None:
-    """Trailers come with errors and at the end of streams too."""
-    replies = stream(channel, HOLD_STREAM)(iter([b""]), timeout=WAIT_S)
-    (event,) = engine.wait_for(Kind.HALF_CLOSED)
-    event.call.finish(Code.ABORTED, "why", trailers=(("reason", "test"),))
-    with pytest.raises(grpc.RpcError):
-        next(replies)
-    assert ("reason", "test") in [(key, value) for key, value in replies.trailing_metadata()]
-
-
 def test_request_metadata_and_peer(engine: Engine, channel: grpc.Channel) -> None:
     """The engine sees the peer's metadata, its address and the method."""
     metadata = (("triton_grpc_error", "true"), ("secret-bin", b"\x00\x01\xfe"), ("twice", "1"),

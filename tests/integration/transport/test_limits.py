@@ -11,7 +11,7 @@ from service.transport.seam import Code, Event, Kind, Limits
 from tests.integration.transport.conftest import Factory, Run
 from tests.integration.transport.test_calls import ping
 from tests.support.engine import ECHO, ECHO_STREAM, HOLD, HOLD_STREAM, METHODS, Engine
-from tests.support.stub import refusal, stream, unary
+from tests.support.stub import stream, unary
 from tests.support.waiting import WAIT_S, eventually
 
 SMALL = Limits(message_bytes=1 << 20)
@@ -116,26 +116,6 @@ def test_message_above_the_limit_is_refused(run: Run, method: str) -> None:
                 with pytest.raises(grpc.RpcError) as caught:
                     reply()
                 assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-def test_compressed_request_is_understood(engine: Engine, compression: grpc.Compression) -> None:
-    """A compressed request arrives as what it was before."""
-    message = b"penstock" * 1000
-    with grpc.insecure_channel(engine.address, compression=compression) as channel:
-        assert unary(channel, ECHO)(message, timeout=WAIT_S) == message
-        replies = stream(channel, ECHO_STREAM)(iter([message] * 3), timeout=WAIT_S)
-        assert list(replies) == [message] * 3
-
-
-def test_compressed_bomb_is_capped(run: Run) -> None:
-    """A small message that inflates to far above the limit is refused, and the server lives."""
-    engine = run(limits=SMALL)
-    with grpc.insecure_channel(engine.address, compression=grpc.Compression.Gzip) as channel:
-        code, _ = refusal(unary(channel, ECHO), bytes(200 << 20))
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert engine.seen(Kind.REQUEST) == []
-        ping(channel)
 
 
 def test_drain_finishes_what_is_in_progress(engine: Engine, channel: grpc.Channel) -> None:

@@ -1,10 +1,10 @@
 //! `Call` as Python sees it.
 
 use super::Shared;
-use crate::call::{self, Finish};
+use crate::call::{self, Finish, Sent, TooLate};
 use crate::core::Arity;
 use crate::sync::lock;
-use crate::wire::frame;
+use crate::wire::encoding::Encoding;
 use crate::wire::metadata::{self, Value};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -77,9 +77,17 @@ impl Call {
         drop(before); // outside the lock: it may run Python
     }
 
+    fn send_initial_metadata(&self, metadata: &Bound<'_, PyAny>) -> PyResult<()> {
+        let begun = self.inner.begin(trailers_of(metadata)?).map_err(|_: TooLate| {
+            PyValueError::new_err("initial metadata goes before everything else, and once")
+        })?;
+        begun.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
     #[pyo3(signature = (message, *, settles = 0))]
-    fn send(&self, message: &[u8], settles: u32) -> PyResult<bool> {
-        let sent = self.inner.send(message, settles).ok_or_else(too_long)?;
+    fn send(&self, py: Python<'_>, message: &[u8], settles: u32) -> PyResult<bool> {
+        let sent = self.sent(py, message, settles)?;
         sent.wake.into_iter().for_each(Waker::wake);
         Ok(sent.has_room)
     }
@@ -91,6 +99,7 @@ impl Call {
     #[pyo3(signature = (code, message = None, *, reply = None, trailers = None))]
     fn finish(
         &self,
+        py: Python<'_>,
         code: i32,
         message: Option<&Bound<'_, PyString>>,
         reply: Option<&[u8]>,
@@ -100,7 +109,7 @@ impl Call {
             return Err(PyValueError::new_err(format!("{code} is not a status code of gRPC")));
         }
         let reply = match (self.entry()?.1, code, reply) {
-            (Arity::Unary, OK, Some(reply)) => Some(framed(reply)?),
+            (Arity::Unary, OK, Some(reply)) => Some(self.framed(py, reply)?),
             (Arity::Unary, OK, None) => {
                 return Err(PyValueError::new_err("a unary call that ends with OK needs a reply"))
             }
@@ -132,21 +141,32 @@ impl Call {
         entry.ok_or_else(|| PyValueError::new_err("the method of this call is unknown"))
     }
 
+    // Python goes on while a message is compressed.
+    fn sent(&self, py: Python<'_>, message: &[u8], settles: u32) -> PyResult<Sent> {
+        let sent = match self.inner.head.reply_encoding {
+            Encoding::Identity => self.inner.send(message, settles),
+            _ => py.detach(|| self.inner.send(message, settles)),
+        };
+        sent.ok_or_else(too_long)
+    }
+
+    fn framed(&self, py: Python<'_>, message: &[u8]) -> PyResult<Bytes> {
+        let framed = match self.inner.head.reply_encoding {
+            Encoding::Identity => self.inner.framed(message),
+            _ => py.detach(|| self.inner.framed(message)),
+        };
+        framed.map(BytesMut::freeze).ok_or_else(too_long)
+    }
+
     // Answer without waking: one answer of a unary call, or of a stream's oldest open message.
-    pub fn reply(&self, reply: &[u8]) -> PyResult<Option<Waker>> {
+    pub fn reply(&self, py: Python<'_>, reply: &[u8]) -> PyResult<Option<Waker>> {
         if self.entry()?.1 == Arity::Stream {
-            return Ok(self.inner.send(reply, 1).ok_or_else(too_long)?.wake);
+            return Ok(self.sent(py, reply, 1)?.wake);
         }
-        let reply = Some(framed(reply)?);
+        let reply = Some(self.framed(py, reply)?);
         let trailers = HeaderMap::new();
         Ok(self.inner.finish(Finish { code: OK, message: String::new(), reply, trailers }))
     }
-}
-
-fn framed(message: &[u8]) -> PyResult<Bytes> {
-    let mut out = BytesMut::new();
-    frame::encode(message, &mut out).ok_or_else(too_long)?;
-    Ok(out.freeze())
 }
 
 fn too_long() -> PyErr {

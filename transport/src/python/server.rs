@@ -36,6 +36,7 @@ impl Server {
         connections = 2000, header_list_bytes = 16 << 10, stream_window = 64,
         stream_window_bytes = 64 << 20, buffered_bytes = 1 << 30,
         outgoing_window_bytes = 4 << 20, connection_outgoing_bytes = 128 << 20,
+        outgoing_bytes = 1 << 30, compress_replies = false,
         http2_stream_window = 1 << 20, http2_connection_window = 16 << 20,
         resets_per_second = 5000, control_frames_per_second = 1000,
         keepalive_time_s = Some(60.0), keepalive_timeout_s = 20.0,
@@ -63,6 +64,8 @@ impl Server {
         buffered_bytes: usize,
         outgoing_window_bytes: usize,
         connection_outgoing_bytes: usize,
+        outgoing_bytes: usize,
+        compress_replies: bool,
         http2_stream_window: u32,
         http2_connection_window: u32,
         resets_per_second: u32,
@@ -87,6 +90,8 @@ impl Server {
             buffered_bytes: positive("buffered_bytes", buffered_bytes)?,
             outgoing_window_bytes,
             connection_outgoing_bytes,
+            outgoing_bytes,
+            compress_replies,
             http2_stream_window: window("http2_stream_window", http2_stream_window)?,
             http2_connection_window: window("http2_connection_window", http2_connection_window)?,
             resets_per_second,
@@ -182,6 +187,7 @@ impl Server {
         totals.set_item("connections", core.connections())?;
         totals.set_item("calls", core.calls())?;
         totals.set_item("buffered_bytes", core.buffered())?;
+        totals.set_item("unsent_bytes", core.unsent())?;
         Ok(totals)
     }
 }
@@ -225,7 +231,7 @@ fn reply_each(replies: &Bound<'_, PyAny>, wakers: &mut Vec<Waker>) -> PyResult<(
         let pair = pair.cast::<PyTuple>()?;
         let call = pair.get_item(0)?;
         let reply = pair.get_item(1)?;
-        wakers.extend(call.cast::<Call>()?.get().reply(reply.extract()?)?);
+        wakers.extend(call.cast::<Call>()?.get().reply(pair.py(), reply.extract()?)?);
     }
     Ok(())
 }

@@ -1,16 +1,22 @@
-//! Message encodings of requests: identity, gzip, deflate. Inflating happens as bytes arrive and
-//! stops at a hard cap, so that a small request cannot become a large allocation.
+//! Message encodings: identity, gzip, deflate. Inflating happens as bytes arrive and stops at a
+//! hard cap, so that a small request cannot become a large allocation. Replies are written in gzip,
+//! where that is wanted and pays.
 
 use bytes::Bytes;
-use flate2::write::{GzDecoder, ZlibDecoder};
+use flate2::write::{GzDecoder, GzEncoder, ZlibDecoder};
+use flate2::Compression;
 use std::io::{self, Write};
 
 /// What is offered to peers in `grpc-accept-encoding`.
 pub const ACCEPTED: &str = "identity,deflate,gzip";
 
+// A reply that fits into two packets of Ethernet gains nothing from being smaller.
+const GZIP_FROM: usize = 2 * 1460;
+
 /// How the messages of a call are compressed when their flag says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
+    #[default]
     Identity,
     Gzip,
     Deflate,
@@ -27,6 +33,24 @@ impl Encoding {
             _ => None,
         }
     }
+}
+
+/// Tell whether a peer takes gzip, by its `grpc-accept-encoding` header.
+#[must_use]
+pub fn takes_gzip(accepted: &[u8]) -> bool {
+    accepted.split(|&byte| byte == b',').any(|name| name.trim_ascii() == b"gzip")
+}
+
+/// Compress a message. None: it would not pay.
+#[must_use]
+pub fn gzip(message: &[u8]) -> Option<Vec<u8>> {
+    if message.len() < GZIP_FROM {
+        return None;
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(message.len() / 2), Compression::fast());
+    encoder.write_all(message).ok()?;
+    let compressed = encoder.finish().ok()?;
+    (compressed.len() < message.len()).then_some(compressed)
 }
 
 /// Why a compressed message could not be read.

@@ -2,7 +2,7 @@
 //! bytes of DATA frames as they come and gives one message at a time; a message over the limit is
 //! refused at its header, before anything is stored.
 
-use super::encoding::{Encoding, InflateError, Inflater};
+use super::encoding::{gzip, Encoding, InflateError, Inflater};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::fmt;
 
@@ -46,9 +46,22 @@ impl fmt::Display for FrameError {
 
 /// Append the frame of an uncompressed message. None: longer than the header can say.
 pub fn encode(message: &[u8], out: &mut BytesMut) -> Option<()> {
+    put(0, message, out)
+}
+
+/// Append the frame of a message to a call whose replies have this encoding: compressed where that
+/// pays. None: longer than the header can say.
+pub fn encode_as(encoding: Encoding, message: &[u8], out: &mut BytesMut) -> Option<()> {
+    match if encoding == Encoding::Gzip { gzip(message) } else { None } {
+        Some(compressed) => put(1, &compressed, out),
+        None => put(0, message, out),
+    }
+}
+
+fn put(flag: u8, message: &[u8], out: &mut BytesMut) -> Option<()> {
     let length = u32::try_from(message.len()).ok()?;
     out.reserve(HEADER + message.len());
-    out.put_u8(0);
+    out.put_u8(flag);
     out.put_u32(length);
     out.put_slice(message);
     Some(())
