@@ -109,6 +109,7 @@ def _finish(model: "ir.Model", name: str, source: Opened, cases: Sequence[Any], 
                if value.const_value is not None)  # fmt: skip
     try:
         if size < INLINE_BYTES:
+            ir.external_data.load_to_model(model)
             ir.save(model, path)
         else:
             ir.save(model, path, external_data=f"{path.name}.data")

@@ -1,4 +1,4 @@
-"""Which kind of source something is: by the form of its text, its first bytes, or its class.
+"""Which kind of source something is: by the form of its text, its files, or its class.
 
 Nothing is loaded, unpickled or imported to find out, except the module of the kind itself.
 """
@@ -11,14 +11,28 @@ from typing import Any, Final, cast
 from exporter.errors import UsageError
 from exporter.sources.base import Kind
 
-_PYTHON: Final = "exporter.sources.python"
-_MODULE: Final = "exporter.sources.pytorch.module"
+_HERE: Final = "exporter.sources"
 # By class, the most special first: a Keras model may be a torch module as well.
 _BY_CLASS: Final = (
-    ("torch.nn.modules.module.Module", _MODULE),
-)  # fmt: skip
-_KNOWN: Final = "a torch.nn.Module"
-_BY_SUFFIX: Final[dict[str, str]] = {}
+    ("torch.export.exported_program.ExportedProgram", "pytorch.program"),
+    ("torch.jit._script.ScriptModule", "pytorch.script"),
+    ("torch.nn.modules.module.Module", "pytorch.module"),
+)
+_BY_SUFFIX: Final = {
+    ".onnx": "onnx_file",
+    ".pt2": "pytorch.program",
+    ".pt": "pytorch.checkpoint",
+    ".pth": "pytorch.checkpoint",
+    ".ckpt": "pytorch.checkpoint",
+    ".bin": "pytorch.checkpoint",
+}
+_KNOWN: Final = "a torch.nn.Module, a torch.export program or TorchScript"
+_NOT_SOURCES: Final = {
+    ".safetensors": "it holds weights alone: say SOURCE that builds the module, and "
+    "--weights with this file",
+    ".npz": "it holds arrays: say SOURCE that builds the model, and --sample with this file",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z"), "unpack it first"),
+}
 _PYTHON_SOURCE: Final = re.compile(
     r"(?P<place>.+?\.py|[\w.]+):(?P<name>[^\W\d][\w.]*)(?:\((?P<arguments>.*)\))?", re.DOTALL
 )
@@ -27,10 +41,20 @@ PYTHON_FORMS: Final = "expected PACKAGE.MODULE:BUILDER or FILE.py:BUILDER"
 
 def kind_of_text(source: str) -> Kind:
     """Return the module that knows this SOURCE. Raises UsageError for what no module knows."""
-    if _PYTHON_SOURCE.fullmatch(source) and not Path(source).exists():
-        return _module(_PYTHON)
+    path = Path(source)
+    if source and path.exists():
+        return _module(_kind_of_path(path))
+    if "://" in source or source.startswith(("hf:", "hub:")):
+        raise UsageError(
+            f"SOURCE {source!r}: the exporter downloads nothing; download it, and say the path",
+        )
+    if _PYTHON_SOURCE.fullmatch(source):
+        return _module("python")
+    if path.suffix.lower() in {*_BY_SUFFIX, *_NOT_SOURCES} or ("/" in source and ":" not in source):
+        raise UsageError(f"SOURCE: {path}: no such file or directory")
     raise UsageError(
-        f"SOURCE {source!r}: {PYTHON_FORMS}, such as examples.digits.model:build_model",
+        f"SOURCE {source!r}: {PYTHON_FORMS}, such as examples.digits.model:build_model, or the "
+        f"path of a model: {', '.join(_BY_SUFFIX)}",
     )
 
 
@@ -67,5 +91,13 @@ def label_of(source: str) -> str:
     return Path(place).name + source[len(place) :] if place.endswith(".py") else source
 
 
+def _kind_of_path(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    reason = _NOT_SOURCES.get(suffix, f"expected {', '.join(_BY_SUFFIX)}")
+    raise UsageError(f"SOURCE: {path} is not a model: {reason}; or {PYTHON_FORMS}")
+
+
 def _module(name: str) -> Kind:
-    return cast("Kind", importlib.import_module(name))
+    return cast("Kind", importlib.import_module(f"{_HERE}.{name}"))

@@ -60,15 +60,19 @@ class Arguments:
 
 
 def bind(
-    module: torch.nn.Module, examples: Examples, names: Sequence[str] | None = None
+    module: torch.nn.Module,
+    examples: Examples,
+    names: Sequence[str] | None = None,
+    signature: inspect.Signature | None = None,
 ) -> tuple[Arguments, Tensors]:
     """Match example inputs with the arguments of forward; return these and the arrays by name.
 
     examples: one tensor, several in the order of forward's arguments, or by argument name.
     names: names of the inputs, in order; default: those of the arguments and the keys in them.
+    signature: of forward, where Python does not know it.
     Raises UsageError where they do not match.
     """
-    given, variadic = _bound(module, examples)
+    given, variadic = _bound(signature or inspect.signature(module.forward), examples)
     leaves, structure = pytree.tree_flatten_with_path(given)
     found = ["_".join(_key(key) for key in path) for path, _ in leaves]
     chosen = list(names) if names is not None else found
@@ -77,7 +81,7 @@ def bind(
             f"{len(chosen)} input names {listed(chosen)} for {len(found)} example inputs "
             f"{listed(found)}: give one for each",
         )
-    arrays = [_array(name, value) for name, (_, value) in zip(found, leaves, strict=True)]
+    arrays = [as_array(name, value) for name, (_, value) in zip(found, leaves, strict=True)]
     arguments = Arguments(tuple(chosen), variadic, structure, tuple(given))
     twice = sorted({name for name in chosen if chosen.count(name) > 1})
     if twice:
@@ -85,9 +89,8 @@ def bind(
     return arguments, dict(zip(chosen, arrays, strict=True))
 
 
-def _bound(module: torch.nn.Module, examples: Examples) -> tuple[dict[str, Any], str]:
+def _bound(signature: inspect.Signature, examples: Examples) -> tuple[dict[str, Any], str]:
     """Return the given arguments by parameter, in forward's order, and the name of its *args."""
-    signature = inspect.signature(module.forward)
     try:
         if isinstance(examples, Mapping):
             bound = signature.bind(**examples)
@@ -122,7 +125,8 @@ def _key(key: Any) -> str:
     return str(key)
 
 
-def _array(name: str, value: Any) -> Array:
+def as_array(name: str, value: Any) -> Array:
+    """Return an example as an array of its own. Raises UsageError for what no request carries."""
     if isinstance(value, np.ndarray):
         datatype_of(name, value.dtype)
         return np.array(value, order="C")

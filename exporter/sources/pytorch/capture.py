@@ -38,7 +38,7 @@ def capture(
     positional, keywords = arguments.arrange(tensors_on(module, [i.example for i in inputs]))
     guards: list[Guard] = []
     try:
-        with _quiet(), recorded_guards() as guards:
+        with quiet(), recorded_guards() as guards:
             program = torch.onnx.export(
                 module,
                 positional,
@@ -54,7 +54,7 @@ def capture(
         raise ConversionFailed(explain(error, inputs, guards)) from error
     if program is None:
         raise ConversionFailed("torch.onnx.export returned no program")
-    _check_opset(program, opset)
+    check_opset(program, opset)
     return program
 
 
@@ -65,7 +65,8 @@ def tensors_on(module: torch.nn.Module, arrays: Sequence[Array]) -> list[torch.T
     return [torch.from_numpy(array).to(device) for array in arrays]
 
 
-def _check_opset(program: torch.onnx.ONNXProgram, opset: int) -> None:
+def check_opset(program: torch.onnx.ONNXProgram, opset: int) -> None:
+    """Raise ConversionFailed if torch wrote another opset than it was asked for."""
     got = program.model.opset_imports.get("")
     if got != opset:
         raise ConversionFailed(
@@ -75,7 +76,7 @@ def _check_opset(program: torch.onnx.ONNXProgram, opset: int) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what torch says while it converts: nothing there is for the user to act on."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]

@@ -25,11 +25,6 @@ EXTRA: Final = "export"
 PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 
-def handles(value: Any) -> bool:
-    """Tell whether a live object is a module that can be captured."""
-    return isinstance(value, torch.nn.Module)
-
-
 @contextmanager
 def opened(request: Request) -> Iterator[Opened]:
     """Hold the module in eval mode and leave it as it was.
@@ -38,20 +33,14 @@ def opened(request: Request) -> Iterator[Opened]:
     """
     module = getattr(request.source, "_orig_mod", request.source)  # of torch.compile
     if request.weights is not None:
-        fit(module, load_weights(request.weights))
-    if request.examples is None:
-        raise UsageError(
-            "no example inputs: say what forward takes, as in "
-            "--input 'image:float32[batch,784]', give arrays with --sample FILE.npz, or "
-            "define example_inputs() in the module of SOURCE",
-        )
-    arguments, examples = bind(module, request.examples, request.input_names)
+        fit(module, load_weights(request.weights, request.allow_globals))
+    arguments, examples = bind(module, need_examples(request), request.input_names)
     inputs = make_inputs(
         examples, batch=request.batch, dynamic_axes=request.dynamic_axes, ranges=request.ranges
     )
     refuse_nan(module.state_dict())
     with evaluating(module):
-        returned = _try_example(module, arguments, [item.example for item in inputs])
+        returned = try_example(module, arguments, [item.example for item in inputs])
         outputs = name_outputs(returned, arguments.names, request.output_names)
 
         def run(tensors: Tensors) -> Sequence[Array]:
@@ -71,7 +60,18 @@ def opened(request: Request) -> Iterator[Opened]:
         )
 
 
-def _try_example(module: torch.nn.Module, arguments: Arguments, examples: Sequence[Array]) -> Any:
+def need_examples(request: Request) -> Any:
+    """Return the example inputs; raise UsageError if there are none."""
+    if request.examples is None:
+        raise UsageError(
+            "no example inputs: say what forward takes, as in "
+            "--input 'image:float32[batch,784]', give arrays with --sample FILE.npz, or "
+            "define example_inputs() in the module of SOURCE",
+        )
+    return request.examples
+
+
+def try_example(module: torch.nn.Module, arguments: Arguments, examples: Sequence[Array]) -> Any:
     """Return what forward makes of the example; raise ConversionFailed if it fails."""
     try:
         return arguments.call(module, tensors_on(module, [array.copy() for array in examples]))

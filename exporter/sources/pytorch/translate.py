@@ -72,11 +72,6 @@ def _cause(text: str, last: BaseException) -> tuple[str, str]:
             f"the operator {operator.group(1)} has no ONNX form",
             "Leave it to the caller of the model, or write it with other operators.",
         )
-    if "ScriptModule" in text:
-        return (
-            "the module is TorchScript, which cannot be captured again",
-            "Export the module that it was scripted or traced from.",
-        )
     return (
         f"torch cannot convert the module: {type(last).__name__}: {_short(last)}",
         "Try `torch.export.export(module, args)` alone: it shows the whole report.",

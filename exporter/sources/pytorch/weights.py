@@ -5,6 +5,7 @@ fall-back to an unsafe load.
 """
 
 import hashlib
+import importlib
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from exporter.errors import UnsafeArtefact, WeightsError, table
+from exporter.errors import UnsafeArtefact, UsageError, WeightsError, table
 from service.errors import dims, listed
 
 _CONTAINERS: Final = ("state_dict", "model_state_dict", "model")  # where trainers keep it
@@ -27,14 +28,20 @@ _MAX_ROWS: Final = 12  # of the table of what does not fit
 StateDict = dict[str, torch.Tensor]
 
 
-def load_weights(path: Path) -> StateDict:
+def load_weights(path: Path, allow_globals: tuple[str, ...] = ()) -> StateDict:
     """Return the tensors of a file by name, without the prefixes that trainers put before them.
 
+    allow_globals: names that its pickle may hold besides tensors, as "package.Name".
     Raises UnsafeArtefact if loading could run code, WeightsError if there is no state dict.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected .safetensors or a PyTorch state dict")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if path.suffix == ".safetensors":
+        content = _read_safetensors(path)
+    else:
+        if zipfile.is_zipfile(path):
+            _refuse_programs(path)
+        content = read_torch(path, allow_globals)
     return _without_prefixes(_state_dict(path, content))
 
 
@@ -85,19 +92,12 @@ def digest(module: torch.nn.Module) -> str:
     return total.hexdigest()
 
 
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file: {error}") from error
-
-
-def _read_torch(path: Path) -> Any:
+def read_torch(path: Path, allow_globals: tuple[str, ...] = ()) -> Any:
+    """Return what a file of torch.save holds. Raises UnsafeArtefact if that could run code."""
     is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-        _refuse_programs(path)
+    allowed = [_global(name) for name in allow_globals]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")  # on protocols that it then refuses in its own words
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -106,12 +106,37 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"{path}: not a PyTorch checkpoint: {_first_line(error)}") from error
 
 
-def _refuse_programs(path: Path) -> None:
-    """Refuse TorchScript and torch.export archives: loading either can run what is in it."""
+def members_of(path: Path) -> list[str]:
+    """Return the names in an archive, without the folder that torch puts around them."""
     with zipfile.ZipFile(path) as archive:
         members = [name.partition("/")[2] for name in archive.namelist()]
     if not members:
         raise WeightsError(f"{path}: not a PyTorch checkpoint: an archive with nothing in it")
+    return members
+
+
+def _global(name: str) -> Any:
+    """Return what a name such as "numpy.dtype" means; its module is imported: the user named it."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"--allow-global {name}: {error}; expected PACKAGE.MODULE.NAME, as the refusal of the "
+            "file lists them",
+        ) from None
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: not a safetensors file: {error}") from error
+
+
+def _refuse_programs(path: Path) -> None:
+    """Refuse TorchScript and torch.export archives: loading either can run what is in it."""
+    members = members_of(path)
     if any(name.startswith("code/") for name in members):
         raise UnsafeArtefact(
             f"{path}: a TorchScript program, not a state dict; save the weights with "
@@ -132,7 +157,8 @@ def _refusal(path: Path, *, is_zip: bool) -> UnsafeArtefact | WeightsError:
     return UnsafeArtefact(
         f"{path}: refused: it holds more than tensors{_what_else(path)}, and loading that can run "
         "any code. It was not loaded. Save the weights alone: "
-        "safetensors.torch.save_model(module, FILE) or torch.save(module.state_dict(), FILE)",
+        "safetensors.torch.save_model(module, FILE) or torch.save(module.state_dict(), FILE); or "
+        "allow these names one by one with --allow-global NAME (allow_globals=)",
     )
 
 

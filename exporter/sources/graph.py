@@ -1,0 +1,138 @@
+"""Graphs that come with names and axes of their own: read them, and give them ours.
+
+Knows onnx_ir and numpy; knows no framework.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from exporter.errors import ConversionFailed, UsageError
+from exporter.inputs import BATCH, Inputs
+from service.errors import dims, listed
+from service.tensors import BYTES, DATATYPES, Array, Tensors
+
+_EXAMPLE_ROWS: Final = 2
+_FREE_SIZES: Final = (5, 7, 11, 13)  # distinct, so that equal sizes are not merged by chance
+_AXIS_NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}")
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.\-]")
+
+
+def clean_name(name: str) -> str:
+    """Return a name that a tensor may have, near to that of the graph: Identity:0 is Identity_0."""
+    cleaned = _NOT_IN_NAMES.sub("_", name)[:128]
+    return cleaned if re.match("[A-Za-z_]", cleaned) else f"_{cleaned}"[:128]
+
+
+def free_axes(
+    shapes: Mapping[str, Sequence[int | str | None]], *, batch: bool, way_out: str
+) -> dict[str, dict[int, str]]:
+    """Return the free axes by input and axis: those that the graph gives no number.
+
+    batch: axis 0 is the batch and must be free in every input; not counted among the axes.
+    way_out: how its framework leaves it free, for the message.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for name, shape in shapes.items():
+        free = {
+            axis: extent if isinstance(extent, str) and _AXIS_NAME.fullmatch(extent)
+            else f"{name}_{axis}"
+            for axis, extent in enumerate(shape) if not isinstance(extent, int)
+        }  # fmt: skip
+        if batch and 0 not in free:
+            raise UsageError(
+                f"input '{name}' has the fixed shape {dims([_number(e) for e in shape])}: its axis "
+                f"0 cannot be a batch of any size. {way_out}, or say --no-batch (batch=False)",
+            )
+        if batch:
+            del free[0]
+        found[name] = free
+    return found
+
+
+def examples_for(
+    shapes: Mapping[str, Sequence[int | str | None]],
+    dtypes: Mapping[str, np.dtype],
+    axes: Mapping[str, Mapping[int, str]],
+    *,
+    batch: bool,
+    seed: int,
+) -> Tensors:
+    """Return seeded data that fits the shapes: floats from -1 to 1, integers 0 or 1.
+
+    Axes of the same name have the same size; the batch has two rows.
+    """
+    random = np.random.default_rng(seed)
+    sizes: dict[str, int] = {BATCH: _EXAMPLE_ROWS}
+    examples = {}
+    for name, shape in shapes.items():
+        free = {**axes.get(name, {}), **({0: BATCH} if batch else {})}
+        extents = [
+            sizes.setdefault(free[axis], _FREE_SIZES[(len(sizes) - 1) % len(_FREE_SIZES)])
+            if axis in free
+            else _number(extent) or 1
+            for axis, extent in enumerate(shape)
+        ]
+        examples[name] = _data(dtypes[name], extents, random)
+    return examples
+
+
+def apply_names(model: ir.Model, inputs: Inputs, outputs: Sequence[str]) -> None:
+    """Give the inputs and outputs of a graph these names, in order, and the inputs their axes."""
+    graph = model.graph
+    if len(graph.inputs) != len(inputs) or len(graph.outputs) != len(outputs):
+        raise ConversionFailed(
+            f"the graph has inputs {listed([str(v.name) for v in graph.inputs])} and outputs "
+            f"{listed([str(v.name) for v in graph.outputs])}; {listed([i.name for i in inputs])} "
+            f"and {listed(outputs)} were expected",
+        )
+    wanted = [*(item.name for item in inputs), *outputs]
+    ends = [*graph.inputs, *graph.outputs]
+    _give_way(model, set(wanted), {id(value) for value in ends})
+    for value, name in zip(ends, wanted, strict=True):
+        value.name = name
+    for value, item in zip(graph.inputs, inputs, strict=True):
+        value.shape = ir.Shape(
+            [item.axes.get(axis, extent) for axis, extent in enumerate(item.example.shape)],
+        )
+
+
+def numpy_types(values: Sequence[ir.Value]) -> dict[str, np.dtype]:
+    """Return the numpy type of each value by name; raise UsageError for what no request carries."""
+    known = {datatype.numpy for datatype in DATATYPES if datatype is not BYTES}
+    types = {}
+    for value in values:
+        if not isinstance(value.type, ir.TensorType):
+            raise ConversionFailed(
+                f"'{value.name}' is no tensor ({value.type}), and inference requests carry "
+                "nothing else",
+            )
+        if value.type.dtype == ir.DataType.STRING or value.type.dtype.numpy() not in known:
+            raise UsageError(
+                f"'{value.name}' is of type {value.type.dtype.name}; the exporter cannot prove "
+                "such a model: give it numbers (tokens, indices) instead",
+            )
+        types[str(value.name)] = value.type.dtype.numpy()
+    return types
+
+
+def _give_way(model: ir.Model, names: set[str], keep: set[int]) -> None:
+    """Rename inner values that have a name which an input or output is to have."""
+    graph = model.graph
+    inner = [*graph.initializers.values(), *(v for node in graph.all_nodes() for v in node.outputs)]
+    for value in inner:
+        if value.name in names and id(value) not in keep:
+            value.name = f"{value.name}_inner"
+
+
+def _number(extent: int | str | None) -> int | None:
+    return extent if isinstance(extent, int) else None
+
+
+def _data(dtype: np.dtype, extents: Sequence[int], random: np.random.Generator) -> Array:
+    if dtype.kind == "f":
+        return np.asarray(random.uniform(-1, 1, extents)).astype(dtype)
+    return np.asarray(random.integers(0, 2, extents)).astype(dtype)

@@ -1,0 +1,70 @@
+"""Which kind of source something is."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from exporter.errors import UsageError
+from exporter.sources.detect import kind_of_object, kind_of_text, label_of
+
+
+def test_python_is_known_by_its_form() -> None:
+    """A module or file with a name behind a colon is the user's code."""
+    for text in ("pkg.mod:build", "file.py:Class", "dir/file.py:build(width=3, name='a:b')"):
+        assert kind_of_text(text).KIND == "model in Python"
+
+
+def test_files_are_known_by_their_suffix(tmp_path: Path) -> None:
+    """A file that exists is what its name says; nothing is loaded to find out."""
+    for name, kind in (("m.onnx", "ONNX file"), ("m.pt2", "torch.export program"),
+                       ("m.PT", "PyTorch file")):  # fmt: skip
+        (tmp_path / name).touch()
+        assert kind == kind_of_text(str(tmp_path / name)).KIND
+
+
+def test_objects_are_known_by_their_class() -> None:
+    """Subclasses are what their base is."""
+    assert kind_of_object(nn.Linear(1, 1)).KIND == "PyTorch module"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("https://host/m.onnx", "downloads nothing"),
+        ("hf://org/model", "downloads nothing"),
+        ("absent.onnx", "no such file"),
+        ("models/absent", "no such file"),
+        ("", "or the path of a model: .onnx"),
+        ("a:b:c", "or the path of a model"),
+    ],
+)
+def test_what_is_no_source_is_refused(text: str, says: str) -> None:
+    """The message says what would be one."""
+    with pytest.raises(UsageError) as caught:
+        kind_of_text(text)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("w.safetensors", "holds weights alone"),
+        ("s.npz", "--sample with this file"),
+        ("m.tar.gz", "unpack it first"),
+        ("m.doc", "expected .onnx"),
+    ],
+)
+def test_files_that_are_no_models_are_refused(tmp_path: Path, name: str, says: str) -> None:
+    """What the file is for, if it is for something, is said."""
+    (tmp_path / name).touch()
+    with pytest.raises(UsageError) as caught:
+        kind_of_text(str(tmp_path / name))
+    assert says in str(caught.value)
+
+
+def test_labels_name_no_directory() -> None:
+    """What goes into manifests says nothing of this machine."""
+    assert label_of("/home/me/model.py:build(n=1)") == "model.py:build(n=1)"
+    assert label_of("/home/me/model.onnx") == "model.onnx"
+    assert label_of("pkg.mod:build") == "pkg.mod:build"
