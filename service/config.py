@@ -48,6 +48,8 @@ class Settings:
         "auto", "where models run; cuda never falls back", ("auto", "cpu", "cuda")
     )
     cuda_device: int = _setting(0, "number of the GPU")
+    cuda_graphs: bool = _setting(False, "on a GPU, replay captured runs, a graph for each bucket")
+    gpu_memory_mib: int = _setting(0, "GPU memory of all models together in MiB; 0: no bound")
     threads: int = _setting(0, "threads of one model run; 0: its share of the usable CPUs")
     instances: int = _setting(1, "batches of one model that may run at once")
     max_batch_size: int = _setting(64, "rows in a batch, for models that batch and say no number")
@@ -145,6 +147,7 @@ _RANGES: Final = (
     ("port", 0, 65535),
     ("http_port", 0, 65535),
     ("cuda_device", 0, 1024),
+    ("gpu_memory_mib", 0, 1 << 20),
     ("threads", 0, 1024),
     ("instances", 1, 256),
     ("max_batch_size", 1, 65536),

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from service.app.placement import Placement
@@ -18,9 +19,11 @@ from service.repository.manifest import Manifest, check_files, read_manifest
 from service.repository.model_config import read_config
 from service.repository.signature import Graph, ModelSpec, normalised, resolve
 from service.repository.signing import PublicKey
+from service.runtime.bound import backend_of
+from service.runtime.buckets import bucket_sizes
 from service.runtime.cpus import Cpus, read_cpus
 from service.runtime.providers import CUDA
-from service.runtime.session import OnnxBackend, Session
+from service.runtime.session import Session, SessionConfig
 from service.runtime.threads import ThreadPlan
 from service.runtime.warmup import proves_batching, replay_golden, run_warmups, warm_up
 
@@ -55,23 +58,46 @@ class ModelLoader:
             return None
 
     def load(self, source: VersionSource, config: ModelConfig | None) -> Model:
-        """Return the version, warm and scheduled. Raises LoadError with the reason."""
+        """Return the version, warm and scheduled. Raises LoadError with the reason.
+
+        A model that cannot be captured as CUDA graphs is loaded without, and its notes say so.
+        """
+        threads = self._placement.threads(source.model, config)
+        graphs = self._placement.wants_graphs(config)
+        try:
+            model = self._load(source, config, threads, [], graphs=graphs)
+        except LoadError as error:
+            if not graphs:
+                raise
+            notes = [str(error)]
+            model = self._load(source, config, threads, notes, graphs=False)
+            _LOG.warning("model %s version %d: %s", source.model, source.version, error)
+        _log_ready(model, threads)
+        return model
+
+    def _load(
+        self,
+        source: VersionSource,
+        config: ModelConfig | None,
+        threads: ThreadPlan,
+        notes: list[str],
+        *,
+        graphs: bool,
+    ) -> Model:
         started = time.monotonic()
-        notes: list[str] = []
         manifest = self._manifest(source, notes)
         path = source.model_file(config.default_model_filename if config is not None else "")
-        threads = self._placement.threads(source.model, config)
         options = manifest.session if manifest is not None else None
-        session = Session(path, self._placement.session_config(threads, config, options))
+        wanted = self._placement.session_config(threads, config, options)
+        _check_memory(path, wanted)
+        session = Session(path, replace(wanted, cuda_graphs=graphs))
         try:
             spec = self._resolve(session, source, config, manifest, notes)
             self._prepare(session, source, spec, config, manifest)
-            model = self._schedule(session, source, spec, config, path, started, notes)
+            return self._schedule(session, source, spec, config, started, notes)
         except BaseException:  # whatever it is, the session must not outlive it
             session.close()
             raise
-        _log_ready(model, threads)
-        return model
 
     def _manifest(self, source: VersionSource, notes: list[str]) -> Manifest | None:
         if self._key is not None:
@@ -120,7 +146,6 @@ class ModelLoader:
         source: VersionSource,
         spec: ModelSpec,
         config: ModelConfig | None,
-        path: Path,
         started: float,
         notes: list[str],
     ) -> Model:
@@ -132,11 +157,13 @@ class ModelLoader:
             on_gpu=session.provider == CUDA,
             instances=settings.instances,
         )
+        policy = batch_policy(full, spec)
+        sizes = bucket_sizes(policy.max_rows, policy.preferred_rows)
         scheduler = Scheduler(
             source.model,
-            OnnxBackend(session, spec.signature),
+            backend_of(session, spec.signature, sizes),
             SchedulerConfig(
-                batch_policy(full, spec),
+                policy,
                 queue_policy(full),
                 instances=sum(group.count for group in full.instance_group),
                 queue_requests=settings.max_queue_requests,
@@ -151,7 +178,7 @@ class ModelLoader:
             config=full,
             scheduler=scheduler,
             provider=session.provider,
-            size_bytes=path.stat().st_size,
+            size_bytes=session.path.stat().st_size,
             load_s=time.monotonic() - started,
             notes=tuple(notes),
         )
@@ -175,6 +202,16 @@ def _check_signature(key: PublicKey, source: VersionSource) -> None:
             "publish it with penstock-export --key",
         )
     key.check(source.directory, source.model, source.version)
+
+
+def _check_memory(path: Path, wanted: SessionConfig) -> None:
+    """Refuse a model whose weights alone are more than its share of the GPU's memory."""
+    share = wanted.gpu_memory_bytes
+    if share and path.is_file() and path.stat().st_size > share:
+        raise LoadError(
+            f"{path}: {path.stat().st_size >> 20} MiB, but its share of --gpu-memory-mib is "
+            f"{share >> 20} MiB: raise it, or serve fewer models on this GPU",
+        )
 
 
 def batch_policy(config: ModelConfig, spec: ModelSpec) -> BatchPolicy:

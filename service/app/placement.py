@@ -29,9 +29,10 @@ class Placement:
         self._settings = settings
         self._cpus = cpus
         self._plans: dict[str, ThreadPlan] = {}
+        self._gpu_sessions = 1
 
     def plan(self, sources: Iterable[tuple[ModelSource, ModelConfig | None]]) -> None:
-        """Divide the CPUs over the versions that will be served of these models."""
+        """Divide CPUs and GPU memory over the versions that will be served of these models."""
         demands = []
         for source, config in sources:
             policy = config.version_policy if config is not None else None
@@ -41,6 +42,9 @@ class Placement:
             except LoadError:  # said when the model is loaded
                 continue
         self._plans = plan_threads(self._cpus, demands, self._settings.threads)
+        # A swap loads the new version before it frees the old one.
+        spare = 1 if self._settings.watch else 0
+        self._gpu_sessions = max(1, spare + sum(d.versions for d in demands if d.on_gpu))
 
     def threads(self, model: str, config: ModelConfig | None) -> ThreadPlan:
         """Return the threads of a model, as if it were alone if it is in no plan."""
@@ -49,6 +53,11 @@ class Placement:
             demand = self._demand(model, config, versions=1)
             planned = plan_threads(self._cpus, [demand], self._settings.threads)[model]
         return planned
+
+    def wants_graphs(self, config: ModelConfig | None) -> bool:
+        """Tell whether runs of a model are to be captured. Raises ProviderUnavailable."""
+        asked = config is not None and config.optimization.cuda.graphs
+        return (asked or self._settings.cuda_graphs) and _may_use_gpu(self._device(config)[0])
 
     def session_config(
         self,
@@ -74,7 +83,12 @@ class Placement:
             parallel=asked.parallel,
             spinning=threads.spinning,
             disabled_optimizers=options.disabled_optimizers,
+            cuda_graphs=self.wants_graphs(config),
+            gpu_memory_bytes=self._gpu_share() if _may_use_gpu(device) else 0,
         )
+
+    def _gpu_share(self) -> int:
+        return (self._settings.gpu_memory_mib << 20) // self._gpu_sessions
 
     def _demand(self, model: str, config: ModelConfig | None, versions: int) -> Demand:
         groups = config.instance_group if config is not None else ()
@@ -87,7 +101,7 @@ class Placement:
             versions=versions,
             intra_op_threads=asked.intra_op_threads,
             spinning=asked.spinning,
-            on_gpu=device is Device.CUDA or (device is Device.AUTO and has_cuda()),
+            on_gpu=_may_use_gpu(device),
         )
 
     def _device(self, config: ModelConfig | None) -> tuple[Device, int]:
@@ -105,3 +119,7 @@ class Placement:
                 device = Device.CUDA
                 cuda_device = group.gpus[0] if group.gpus else cuda_device
         return device, cuda_device
+
+
+def _may_use_gpu(device: Device) -> bool:
+    return device is Device.CUDA or (device is Device.AUTO and has_cuda())

@@ -24,8 +24,10 @@ def has_cuda() -> bool:
     return CUDA in ort.get_available_providers()
 
 
-def provider_options(device: Device, cuda_device: int = 0) -> list[Any]:
-    """Return the providers to ask ONNX Runtime for, best first.
+def provider_options(
+    device: Device, cuda_device: int = 0, *, graphs: bool = False, memory_bytes: int = 0
+) -> list[Any]:
+    """Return the providers to ask ONNX Runtime for, best first; see cuda_options.
 
     Raises ProviderUnavailable if CUDA is demanded and this onnxruntime has none.
     """
@@ -41,9 +43,24 @@ def provider_options(device: Device, cuda_device: int = 0) -> list[Any]:
         )
     # Libraries of the nvidia-* packages are found without LD_LIBRARY_PATH.
     ort.preload_dlls()
+    return [(CUDA, cuda_options(cuda_device, graphs=graphs, memory_bytes=memory_bytes)), CPU]
+
+
+def cuda_options(device_id: int, *, graphs: bool = False, memory_bytes: int = 0) -> dict[str, str]:
+    """Return the options of the CUDA provider.
+
+    graphs: runs may be captured as CUDA graphs. memory_bytes: bound of the session's arena, which
+    holds weights, intermediate values and work space; 0: none.
+    """
     # EXHAUSTIVE, the default, benchmarks convolutions anew for each new shape.
-    cuda = {"device_id": cuda_device, "cudnn_conv_algo_search": "HEURISTIC"}
-    return [(CUDA, cuda), CPU]
+    options = {"device_id": str(device_id), "cudnn_conv_algo_search": "HEURISTIC"}
+    if graphs:
+        options["enable_cuda_graph"] = "1"
+    if memory_bytes:
+        options["gpu_mem_limit"] = str(memory_bytes)
+        # The default doubles what it reserves, and so breaks a bound that would suffice.
+        options["arena_extend_strategy"] = "kSameAsRequested"
+    return options
 
 
 def check_provider(session: ort.InferenceSession, device: Device) -> str:

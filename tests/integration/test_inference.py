@@ -170,7 +170,10 @@ def test_waiting_requests_are_batched(server: RunningServer, stub: Stub) -> None
 
 
 def test_batches_form_under_load(server: RunningServer, stub: Stub) -> None:
-    """Sixteen clients at once are served in fewer runs than requests, each with its own answer."""
+    """Sixteen clients at once are served in fewer runs than requests, each with its own answer.
+
+    Together they have fewer calls in progress than the server allows.
+    """
     before = stub.stats_of("mlp")
     rows = np.random.default_rng(4).standard_normal((16, 784)).astype(np.float32)
     expected = [answer(stub.infer(raw_request("mlp", one(FP32, row[None])))) for row in rows]
@@ -180,7 +183,7 @@ def test_batches_form_under_load(server: RunningServer, stub: Stub) -> None:
         request = raw_request("mlp", one(FP32, rows[index][np.newaxis]))
         with server.stub() as own:
             start.wait(WAIT_S)
-            for future in [own.infer.future(request, timeout=WAIT_S) for _ in range(50)]:
+            for future in [own.infer.future(request, timeout=WAIT_S) for _ in range(30)]:
                 np.testing.assert_allclose(
                     answer(future.result()), expected[index], rtol=1e-4, atol=1e-5
                 )
@@ -188,8 +191,8 @@ def test_batches_form_under_load(server: RunningServer, stub: Stub) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(client, range(16)))
     after = stub.stats_of("mlp")
-    assert after.inference_count - before.inference_count == 16 + 16 * 50
-    assert after.execution_count - before.execution_count < 16 * 50
+    assert after.inference_count - before.inference_count == 16 + 16 * 30
+    assert after.execution_count - before.execution_count < 16 * 30
     assert max(batch.batch_size for batch in after.batch_stats) > 1
 
 

@@ -1,16 +1,22 @@
 """Threads and device of the models of a repository, by settings and config.pbtxt."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.app.loader import ModelLoader
+from service.app.placement import Placement
 from service.config import Settings
+from service.errors import LoadError
+from service.inference.backend import Backend
 from service.repository.layout import Repository
 from service.runtime.cpus import Cpus
-from service.runtime.session import SessionConfig
-from tests.support.models import add_constant, publish
+from service.runtime.session import OnnxBackend, Session, SessionConfig
+from service.tensors import Signature
+from tests.support.models import add_constant, mlp, publish
 
 PARAMETER = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}'
 
@@ -58,6 +64,76 @@ def test_model_that_cannot_be_read_takes_no_share(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "config", "graphs", "share_mib"),
+    [
+        ({}, "", False, 0),
+        ({"cuda_graphs": True, "gpu_memory_mib": 90}, "", True, 30),
+        ({"gpu_memory_mib": 90}, "version_policy { all {} }", False, 22),
+        ({"gpu_memory_mib": 80, "watch": 5.0}, "", False, 20),
+        ({}, "optimization { cuda { graphs: true } }", True, 0),
+        (
+            {"cuda_graphs": True, "gpu_memory_mib": 90},
+            "instance_group { kind: KIND_CPU }",
+            False,
+            0,
+        ),
+        ({"cuda_graphs": True, "device": "cpu"}, "", False, 0),
+    ],
+)
+def test_gpu_is_shared(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    config: str,
+    graphs: bool,  # noqa: FBT001
+    share_mib: int,
+) -> None:
+    """GPU memory is divided over what may run there, and over the version that a swap loads."""
+    monkeypatch.setattr("service.app.placement.has_cuda", lambda: True)
+    for name in ("a", "b"):
+        publish(tmp_path, name, add_constant(1))
+    publish(tmp_path, "m", add_constant(1), config=config)
+    publish(tmp_path, "m", add_constant(1), version=2)
+    placement = Placement(Settings(str(tmp_path), **settings), Cpus(8))
+    loader = ModelLoader(Settings(str(tmp_path)))
+    pairs = [(source, loader.read_config(source)) for source in Repository(tmp_path).scan()]
+    placement.plan(pairs)
+    given = {source.name: config for source, config in pairs}["m"]
+    wanted = placement.session_config(placement.threads("m", given), given)
+    assert (wanted.cuda_graphs, wanted.gpu_memory_bytes >> 20) == (graphs, share_mib)
+
+
+def test_model_larger_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can never fit is refused before it is tried, with both sizes and what to do."""
+    monkeypatch.setattr("service.app.placement.has_cuda", lambda: True)
+    publish(tmp_path, "m", mlp(sizes=(784, 1024, 10)))
+    (source,) = Repository(tmp_path).scan()
+    loader = ModelLoader(Settings(str(tmp_path), gpu_memory_mib=1))
+    with pytest.raises(LoadError, match=r"3 MiB, but its share of --gpu-memory-mib is 1 MiB: "):
+        loader.load(source.versions[0], None)
+
+
+def test_model_without_graphs_is_served_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no CUDA graph can be captured the model is loaded without, and its notes say why."""
+
+    def refuse(session: Session, signature: Signature, sizes: Sequence[int]) -> Backend:
+        del sizes
+        if session.config.cuda_graphs:
+            raise LoadError("no CUDA graph can be captured: 'X' is open")
+        return OnnxBackend(session, signature)
+
+    monkeypatch.setattr("service.app.placement.has_cuda", lambda: True)
+    monkeypatch.setattr("service.app.loader.backend_of", refuse)
+    publish(tmp_path, "m", add_constant(1))
+    (source,) = Repository(tmp_path).scan()
+    model = ModelLoader(Settings(str(tmp_path), cuda_graphs=True)).load(source.versions[0], None)
+    model.close(5)
+    assert model.notes[0] == "no CUDA graph can be captured: 'X' is open"
+
+
+@pytest.mark.parametrize(
     ("config", "expected"),
     [
         ("", SessionConfig(intra_op_threads=8)),
@@ -74,8 +150,6 @@ def test_model_that_cannot_be_read_takes_no_share(tmp_path: Path) -> None:
 )
 def test_session_config(tmp_path: Path, config: str, expected: SessionConfig) -> None:
     """What config.pbtxt asks of ONNX Runtime reaches the session."""
-    from service.app.placement import Placement
-
     publish(tmp_path, "m", add_constant(1), config=config)
     (source,) = Repository(tmp_path).scan()
     given = ModelLoader(Settings(str(tmp_path))).read_config(source)
