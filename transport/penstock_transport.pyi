@@ -8,7 +8,7 @@ is "opened", any number of "message" events, then "half-closed"; it is answered 
 by `finish`. "cancelled" comes at most once, never after `finish`, and nothing follows it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeAlias, final
 
@@ -95,6 +95,7 @@ class Server:
         tls_certificate: str | PathLike[str] | None = None,
         tls_key: str | PathLike[str] | None = None,
         tls_client_ca: str | PathLike[str] | None = None,
+        tls_reloaded: Callable[[str | None], object] | None = None,
         message_bytes: int = ...,
         concurrent_calls: int = 256,
         streams_per_connection: int = 128,
@@ -126,6 +127,8 @@ class Server:
         methods: path -> "unary" or "stream", or a member of an enumeration of these values.
         kinds: what `Event.kind` is, in this order: request, opened, message, half-closed,
             cancelled; these words by default.
+        tls_reloaded: told of TLS files that have changed by themselves: None when they are in
+            use, else what is wrong with them. Called on a thread of its own.
         workers: threads for the network; 1 on up to two cores, else 2.
         message_bytes: largest message, inflated; one of exactly this size is let through.
         concurrent_calls: calls in progress, all connections together.
@@ -188,4 +191,4 @@ class Server:
         Raises ValueError if they cannot be used; the old ones stay in use then.
         """
     def counters(self) -> dict[str, int]:
-        """Return totals, and how much is in progress now, by name."""
+        """Return totals, whose names end in "_total", and how much is in progress now, by name."""

@@ -13,7 +13,7 @@ from service.app.loader import ModelLoader
 from service.app.network import make_transport
 from service.app.watcher import Watcher
 from service.config import Settings
-from service.errors import LoadError
+from service.errors import LoadError, SettingsError
 from service.inference.model import Model
 from service.lifecycle.manager import Manager, State
 from service.observability.http import SidePort
@@ -105,6 +105,18 @@ class Server:
         self._transport.close()
         self.dispatcher.join(_JOIN_S)
         self._side_port.close()
+
+    def reload_tls(self) -> None:
+        """Read the TLS files again; the log says what came of it."""
+        if not self._settings.tls_certificate:
+            _LOG.info("SIGHUP: there are no TLS files to read again")
+            return
+        try:
+            self._transport.reload_tls()
+        except SettingsError as error:
+            _LOG.error("SIGHUP: %s; the files from before stay in use", error)
+        else:
+            _LOG.info("SIGHUP: TLS files are read again and in use for new connections")
 
     def failures(self) -> list[str]:
         """Return a line for each model version that is not served and should be."""

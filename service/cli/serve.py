@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from service.app.server import Server, serve
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Every setting can come from the environment as PENSTOCK_NAME (PENSTOCK_PORT=9000) or\n"
         "from the TOML file. SIGTERM drains: health turns NOT_SERVING, accepted requests are\n"
-        "answered, the exit code is 0."
+        "answered, the exit code is 0. SIGHUP reads the TLS files again."
     )
 
 
@@ -32,29 +33,43 @@ def run(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
     # A Python handler runs on the main thread only when that wakes up, whichever thread the kernel
     # gave the signal to. The wake-up descriptor is written at once: a thread of ours reads it.
+    running: list[Server] = []
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: None)
     threading.Thread(
         target=_wait_for_signals,
-        args=(receiver, stop, settings.grace),
+        args=(receiver, stop, settings.grace, running),
         name="signals",
         daemon=True,
     ).start()
-    return 0 if serve(settings, stop, _say_ready) else _LOST
+
+    def on_ready(server: Server) -> None:
+        running.append(server)
+        _say_ready(server)
+
+    return 0 if serve(settings, stop, on_ready) else _LOST
 
 
-def _wait_for_signals(receiver: int, stop: threading.Event, grace_s: float) -> None:
-    """Set stop at every signal; after the first there is an end to waiting."""
-    os.read(receiver, 1)
+def _wait_for_signals(
+    receiver: int, stop: threading.Event, grace_s: float, running: Sequence[Server]
+) -> None:
+    """Set stop at every signal that ends; after the first of them there is an end to waiting.
+
+    SIGHUP makes the running server, if it is ready, read its TLS files again.
+    """
+    while os.read(receiver, 1)[0] == signal.SIGHUP:
+        for server in running:
+            server.reload_tls()
     overdue = threading.Timer(grace_s + _HARD_EXIT_S, os._exit, (_LOST,))
     overdue.daemon = True
     overdue.start()
     stop.set()
-    while os.read(receiver, 1):
-        stop.set()
+    while number := os.read(receiver, 1):
+        if number[0] != signal.SIGHUP:
+            stop.set()
 
 
 def _say_ready(server: Server) -> None:

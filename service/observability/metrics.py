@@ -63,9 +63,7 @@ class ServerCollector(Collector):
         yield depth
         yield running
         yield rows
-        for name, value in sorted(self._transport().items()):
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            yield kind(f"penstock_transport_{name}", "Of the transport, by its own count.", value)
+        yield from _transport_families(self._transport())
 
     def _requests(self, sources: Iterable[Source]) -> Metric:
         family = CounterMetricFamily(
@@ -79,6 +77,30 @@ class ServerCollector(Collector):
         for outcome, count in sorted(self._unknown.snapshot().outcomes.items()):
             family.add_metric(("_unknown", "", outcome), count)
         return family
+
+
+_REASONS = {
+    "refused_": ("refused", "Connections, calls and messages that were refused, by reason."),
+    "dropped_": ("dropped_connections", "Connections that were dropped, by reason."),
+}
+
+
+def _transport_families(counters: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield what the transport counts; see seam.Transport.counters for the names."""
+    by_reason: dict[str, CounterMetricFamily] = {}
+    for name, value in sorted(counters.items()):
+        prefix = next(filter(name.startswith, _REASONS), None)
+        if prefix is not None:
+            short, text = _REASONS[prefix]
+            family = by_reason.get(prefix) or by_reason.setdefault(
+                prefix,
+                CounterMetricFamily(f"penstock_transport_{short}", text, labels=("reason",)),
+            )
+            family.add_metric((name.removeprefix(prefix).removesuffix("_total"),), value)
+        else:
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield kind(f"penstock_transport_{name}", "Of the transport, by its own count.", value)
+    yield from by_reason.values()
 
 
 def _histograms(sources: Iterable[Source]) -> Iterator[Metric]:

@@ -4,6 +4,7 @@ The distribution penstock-transport implements the seam itself; here it is only 
 the server runs on the threaded transport.
 """
 
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Final, cast
@@ -11,6 +12,7 @@ from typing import Any, Final, cast
 from service.errors import SettingsError
 from service.transport.seam import Kind, Limits, Methods, Tls, Transport
 
+_LOG = logging.getLogger(__name__)
 _MODULE: Final = "penstock_transport"
 _KINDS: Final = (Kind.REQUEST, Kind.OPENED, Kind.MESSAGE, Kind.HALF_CLOSED, Kind.CANCELLED)
 
@@ -48,6 +50,7 @@ def native_transport(
             tls_certificate=tls.certificate if tls else None,
             tls_key=tls.key if tls else None,
             tls_client_ca=tls.client_ca if tls else None,
+            tls_reloaded=_tell,
             message_bytes=limits.message_bytes,
             header_list_bytes=limits.header_bytes,
             buffered_bytes=limits.received_bytes,
@@ -75,6 +78,14 @@ def native_transport(
     return cast("Transport", _Native(server))
 
 
+def _tell(error: str | None) -> None:
+    """Log what came of TLS files that have changed."""
+    if error is None:
+        _LOG.info("TLS files have changed and are in use")
+    else:
+        _LOG.warning("TLS: %s; the files from before stay in use", error)
+
+
 class _Native:
     """A penstock_transport.Server whose errors are ours. `take` is its own."""
 
@@ -91,6 +102,13 @@ class _Native:
     def closed(self) -> bool:
         """True after close."""
         return bool(self._server.closed)
+
+    def reload_tls(self) -> None:
+        """Load the TLS files now; see seam.Transport."""
+        try:
+            self._server.reload_tls()
+        except ValueError as error:
+            raise SettingsError(f"TLS: {error}") from error
 
     def start(self) -> Sequence[str]:
         """Listen; see seam.Transport."""

@@ -182,6 +182,12 @@ class Transport(Protocol):
     def drain(self, timeout: float) -> bool:
         """Refuse new calls and wait until those in progress have ended. True if all have."""
 
+    def reload_tls(self) -> None:
+        """Load the TLS files now, for new connections; those that change are noticed besides.
+
+        Raises SettingsError if they cannot be used, the old ones stay in use then.
+        """
+
     def close(self) -> None:
         """Abort what is left, release the addresses and wake up `take`."""
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import grpc
 from service.errors import SettingsError
 from service.transport.seam import Arity, Event, Kind, Limits, Methods, Tls
 from service.transport.threaded_calls import StreamCall, UnaryCall
+from service.transport.tls_files import TlsFiles
 
 _WAKE: Final = None  # wakes up `take` when the transport is closed
 
@@ -43,7 +43,7 @@ class ThreadedTransport:
         """
         self._addresses = addresses
         self._limits = limits or Limits()
-        self._tls = tls
+        self._tls = TlsFiles(tls) if tls else None
         self._events: SimpleQueue[Event | None] = SimpleQueue()
         self._counts = _Counts()
         self._handlers = _Handlers(
@@ -89,6 +89,11 @@ class ThreadedTransport:
         self._server.stop(max(0.0, deadline - time.monotonic())).wait(_ABORT_S)
         return finished
 
+    def reload_tls(self) -> None:
+        """Load the TLS files now; see seam.Transport."""
+        if self._tls is not None:
+            self._tls.reload()
+
     def close(self) -> None:
         """Abort what is left; see seam.Transport."""
         self._server.stop(0).wait(_ABORT_S)
@@ -103,14 +108,18 @@ class ThreadedTransport:
 
     def counters(self) -> Mapping[str, int]:
         """Return totals; see seam.Transport."""
-        return self._counts.snapshot()
+        counts = self._counts.snapshot()
+        if self._tls is not None:
+            counts["tls_reloads_total"] = self._tls.reloads
+            counts["tls_reload_failures_total"] = self._tls.failures
+        return counts
 
     def _bind(self, address: str) -> str:
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, _credentials(self._tls))
+                port = self._server.add_secure_port(address, self._tls.credentials())
         except RuntimeError as error:
             raise SettingsError(f"cannot listen on {address}: {_bind_error(address)}") from error
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
@@ -128,7 +137,12 @@ class _Counts:
         self._idle = threading.Condition()
         self._active = 0
         self._last_call = 0.0  # when the last one came
-        self._totals = {"calls_total": 0, "streams_total": 0, "cancelled_total": 0}
+        self._totals = {
+            "calls_total": 0,
+            "streams_total": 0,
+            "resets_total": 0,  # the peer left, or the deadline passed
+            "refused_draining_total": 0,
+        }
 
     def opened(self, *, streaming: bool) -> None:
         with self._idle:
@@ -140,11 +154,12 @@ class _Counts:
     def refused(self) -> None:
         with self._idle:
             self._last_call = time.monotonic()
+            self._totals["refused_draining_total"] += 1
 
     def ended(self, *, cancelled: bool) -> None:
         with self._idle:
             self._active -= 1
-            self._totals["cancelled_total"] += cancelled
+            self._totals["resets_total"] += cancelled
             if not self._active:
                 self._idle.notify_all()
 
@@ -292,20 +307,6 @@ _NEVER_MS: Final = (1 << 31) - 1  # what grpcio takes for infinity
 
 def _ms(seconds: float | None) -> int:
     return _NEVER_MS if seconds is None else min(_NEVER_MS - 1, round(seconds * 1000))
-
-
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    try:
-        key = Path(tls.key).read_bytes()
-        certificate = Path(tls.certificate).read_bytes()
-        client_ca = Path(tls.client_ca).read_bytes() if tls.client_ca else None
-    except OSError as error:
-        raise SettingsError(f"TLS: {error.filename}: {error.strerror}") from error
-    return grpc.ssl_server_credentials(
-        [(key, certificate)],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
-    )
 
 
 def _bind_error(address: str) -> str:

@@ -1,5 +1,6 @@
 """Where a server listens and what it allows, from the flags down."""
 
+import signal
 from pathlib import Path
 
 import grpc
@@ -8,8 +9,10 @@ import pytest
 from service.pb.grpc_service_pb2 import ServerLiveRequest
 from tests.integration.conftest import Serve
 from tests.support import models
+from tests.support.certificates import Authority
 from tests.support.servers import run_serve
 from tests.support.stub import WAIT_S, Stub
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -48,3 +51,44 @@ def test_limits_of_the_flags_hold(serve: Serve, repository: Path) -> None:
             stub.live(ServerLiveRequest(), timeout=WAIT_S, metadata=(("key", "v" * 2000),))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert stub.live(ServerLiveRequest(), timeout=WAIT_S).live
+        assert server.sample("penstock_transport_calls_total") >= 2
+        if "transport: native" in server.log.read_text():
+            assert server.sample("penstock_transport_refused_total", reason="headers") == 1
+
+
+def test_sighup_reads_the_tls_files_again(serve: Serve, repository: Path, tmp_path: Path) -> None:
+    """SIGHUP puts new TLS files to use; broken ones are logged and change nothing."""
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    pair, fresh = old.sign("server"), new.sign("fresh")
+    flags = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
+    with serve(repository, *flags) as server:
+        assert is_live(server.address, old)
+        pair.key.write_text("broken")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "SIGHUP: TLS: " in server.log.read_text(), "the refusal is logged")
+        assert is_live(server.address, old)
+        pair.key.write_bytes(fresh.key.read_bytes())
+        pair.certificate.write_bytes(fresh.certificate.read_bytes())
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "are read again" in server.log.read_text(), "the reload is logged")
+        assert is_live(server.address, new)
+        assert not is_live(server.address, old)
+
+
+def test_sighup_without_tls_does_no_harm(serve: Serve, repository: Path) -> None:
+    """SIGHUP does not end a server without TLS, nor does it keep SIGTERM from doing so."""
+    with serve(repository) as server, server.stub() as stub:
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "no TLS files" in server.log.read_text(), "the signal is logged")
+        assert stub.live(ServerLiveRequest(), timeout=WAIT_S).live
+
+
+def is_live(address: str, authority: Authority) -> bool:
+    """Tell whether a client that trusts an authority, and connects now, is answered."""
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.secure_channel(address, credentials, own) as channel:
+        try:
+            return bool(Stub(channel).live(ServerLiveRequest(), timeout=WAIT_S).live)
+        except grpc.RpcError:
+            return False

@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         if self.meter.is_flooding() && !self.is_leaving {
-            self.core.counters.count(Counter::RefusedFloods);
+            self.core.counters.count(Counter::DroppedFloods);
             self.is_leaving = true;
             self.http.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             context.waker().wake_by_ref();
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let window = self.core.limits.outgoing_window_bytes;
                 let call = Arc::new(Call::new(head, slot, Arc::clone(&self.mailbox), window));
                 let stream = Stream::new(&self.core, call, admitted, received, respond);
-                entry.insert(stream).open(&mut self.events);
+                entry.insert(stream).open(&self.core, &mut self.events);
                 self.look(slot);
             }
         }

@@ -16,46 +16,48 @@ macro_rules! counters {
 counters! {
     ConnectionsTotal = "connections_total",
     CallsTotal = "calls_total",
-    MessagesIn = "messages_in",
-    MessagesOut = "messages_out",
-    BytesIn = "bytes_in",
-    BytesOut = "bytes_out",
+    /// Those of them that are streams.
+    StreamsTotal = "streams_total",
+    MessagesIn = "messages_in_total",
+    MessagesOut = "messages_out_total",
+    BytesIn = "bytes_in_total",
+    BytesOut = "bytes_out_total",
     /// Calls that the peer reset or left before they were finished.
-    Resets = "resets",
+    Resets = "resets_total",
     /// Calls whose deadline passed before they were finished.
-    DeadlinesExceeded = "deadlines_exceeded",
+    DeadlinesExceeded = "deadlines_exceeded_total",
     /// Connections above the limit.
-    RefusedConnections = "refused_connections",
+    RefusedConnections = "refused_connections_total",
     /// Connections whose TLS or HTTP/2 handshake failed or took too long.
-    RefusedHandshakes = "refused_handshakes",
+    RefusedHandshakes = "refused_handshakes_total",
     /// Connections dropped because of their reset, control frame or ping rate.
-    RefusedFloods = "refused_floods",
+    DroppedFloods = "dropped_floods_total",
     /// Connections dropped because they did not answer a ping.
-    DroppedKeepalive = "dropped_keepalive",
+    DroppedKeepalive = "dropped_keepalive_total",
     /// Connections dropped because they took nothing of what waited for them.
-    DroppedStalled = "dropped_stalled",
+    DroppedStalled = "dropped_stalled_total",
     /// Connections dropped because their calls went on too long after they were told to go away.
-    DroppedOld = "dropped_old",
+    DroppedOld = "dropped_old_total",
     /// Calls above the limit of calls in progress.
-    RefusedCalls = "refused_calls",
+    RefusedCalls = "refused_calls_total",
     /// Calls while draining.
-    RefusedDraining = "refused_draining",
+    RefusedDraining = "refused_draining_total",
     /// Calls of a connection that does not take its answers.
-    RefusedUnread = "refused_unread",
+    RefusedUnread = "refused_unread_total",
     /// Methods that nobody registered.
-    RefusedMethods = "refused_methods",
+    RefusedMethods = "refused_methods_total",
     /// Calls whose headers are over the limit.
-    RefusedHeaders = "refused_headers",
+    RefusedHeaders = "refused_headers_total",
     /// Requests that are not gRPC: method, content type, metadata, timeout, encoding.
-    RefusedRequests = "refused_requests",
+    RefusedRequests = "refused_requests_total",
     /// Messages over the limit.
-    RefusedMessageSize = "refused_message_size",
+    RefusedMessageSize = "refused_message_size_total",
     /// Messages that found no room in the memory for requests.
-    RefusedMemory = "refused_memory",
+    RefusedMemory = "refused_memory_total",
     /// Bytes that are not messages, or not as many as the method takes.
-    RefusedMessages = "refused_messages",
-    TlsReloads = "tls_reloads",
-    TlsReloadFailures = "tls_reload_failures",
+    RefusedMessages = "refused_messages_total",
+    TlsReloads = "tls_reloads_total",
+    TlsReloadFailures = "tls_reload_failures_total",
 }
 
 /// The totals of one server.

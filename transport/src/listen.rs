@@ -185,11 +185,16 @@ fn start(accepted: Accepted, core: &Arc<Core>, tls: Option<&Arc<Tls>>) {
     };
 }
 
-fn acceptor(core: &Core, tls: &Tls) -> TlsAcceptor {
-    match tls.refresh() {
+fn acceptor(core: &Core, tls: &Arc<Tls>) -> TlsAcceptor {
+    let reload = tls.refresh();
+    match reload {
         Reload::Unchanged => {}
         Reload::Loaded => core.counters.count(Counter::TlsReloads),
         Reload::Failed(_) => core.counters.count(Counter::TlsReloadFailures),
+    }
+    if reload != Reload::Unchanged {
+        let tls = Arc::clone(tls);
+        tokio::task::spawn_blocking(move || tls.tell(&reload));
     }
     TlsAcceptor::from(tls.current())
 }

@@ -62,8 +62,9 @@ impl Stream {
     }
 
     /// Tell the application of a streaming call.
-    pub fn open(&mut self, events: &mut Vec<Event>) {
+    pub fn open(&mut self, core: &Core, events: &mut Vec<Event>) {
         if self.arity == Arity::Stream {
+            core.counters.count(Counter::StreamsTotal);
             self.tell(events, Kind::Opened, Bytes::new());
         }
     }

@@ -22,9 +22,13 @@ pub struct Files {
     pub client_ca: Option<PathBuf>,
 }
 
+/// Hears what came of files that have changed. It is called on a thread of its own.
+pub type Listener = Box<dyn Fn(&Reload) + Send + Sync>;
+
 /// The TLS settings of a server, as of the last good state of their files.
 pub struct Tls {
     files: Files,
+    listener: Option<Listener>,
     state: Mutex<State>,
 }
 
@@ -49,11 +53,11 @@ impl Tls {
     ///
     /// # Errors
     /// With a sentence that names the file and what is wrong with it.
-    pub fn load(files: Files) -> Result<Self, String> {
+    pub fn load(files: Files, listener: Option<Listener>) -> Result<Self, String> {
         let stamp = stamp(&files);
         let config = Arc::new(load(&files)?);
         let state = Mutex::new(State { config, stamp, looked: Instant::now() });
-        Ok(Self { files, state })
+        Ok(Self { files, listener, state })
     }
 
     /// The settings for a new connection.
@@ -73,6 +77,13 @@ impl Tls {
         }
         drop(state);
         self.reload()
+    }
+
+    /// Tell the listener. It may take its time.
+    pub fn tell(&self, reload: &Reload) {
+        if let Some(listener) = &self.listener {
+            listener(reload);
+        }
     }
 
     /// Load the files now.

@@ -223,7 +223,7 @@ def test_largest_message() -> None:
             code, text = failure(call)
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "larger than max" in text
-        assert app.server.counters()["refused_message_size"] == 2
+        assert app.server.counters()["refused_message_size_total"] == 2
 
 
 def test_large_answer_is_sent_as_the_client_reads(app: App) -> None:

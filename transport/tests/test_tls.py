@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import grpc
@@ -141,7 +142,7 @@ def test_tls_is_not_optional(files: Files, root: Identity) -> None:
             assert outcome(channel) is grpc.StatusCode.UNAVAILABLE
         with dialled(app, root) as channel:
             assert outcome(channel) is grpc.StatusCode.OK
-        assert app.server.counters()["refused_handshakes"] >= 2
+        assert app.server.counters()["refused_handshakes_total"] >= 2
 
 
 def test_mutual_tls(files: Files, root: Identity) -> None:
@@ -226,7 +227,7 @@ def test_reload_of_broken_files(files: Files, root: Identity) -> None:
             app.server.reload_tls()
         with dialled(app, root) as channel:
             assert outcome(channel) is grpc.StatusCode.OK
-        assert app.server.counters()["tls_reload_failures"] == 3
+        assert app.server.counters()["tls_reload_failures_total"] == 3
 
 
 def test_changed_files_are_noticed(files: Files) -> None:
@@ -240,7 +241,23 @@ def test_changed_files_are_noticed(files: Files) -> None:
         while grpc.StatusCode.OK not in codes:  # the files are looked at once a second
             with dialled(app, other) as channel:
                 codes.append(outcome(channel))
-        assert app.server.counters()["tls_reloads"] == 1
+        assert app.server.counters()["tls_reloads_total"] == 1
+
+
+def test_changed_files_are_told_of(files: Files, root: Identity) -> None:
+    """Who wants to know hears of files that cannot be used, by name, and of good ones."""
+    told: Queue[str | None] = Queue()
+    with serving(**files.settings(), tls_reloaded=told.put) as app:
+        for content, expected in ((b"half", "key.pem"), (None, None)):
+            if content is None:
+                files.write(root.issue("server"))
+            else:
+                (files.folder / "key.pem").write_bytes(content)
+            while told.empty():  # the files are looked at once a second
+                with dialled(app, root) as channel:
+                    outcome(channel)
+            heard = told.get(timeout=PATIENCE_S)
+            assert heard is expected or (heard is not None and str(expected) in heard)
 
 
 @pytest.mark.parametrize("name", ["cert.pem", "key.pem", "ca.pem"])

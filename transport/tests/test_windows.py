@@ -135,7 +135,7 @@ def test_unread_bytes_of_all_connections() -> None:
         assert is_refused(hoarder)
         assert is_refused(other)
         assert reader.call(UNARY_HEADERS, frame(b"fine")).status == 0
-    assert app.server.counters()["refused_unread"] == 2
+    assert app.server.counters()["refused_unread_total"] == 2
 
 
 def test_threads_that_answer_at_once(app: App) -> None:

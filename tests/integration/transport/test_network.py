@@ -7,18 +7,9 @@ import grpc
 import pytest
 
 from service.errors import SettingsError
-from service.transport.seam import Tls
 from tests.integration.transport.conftest import Factory, Run
 from tests.integration.transport.test_calls import ping
-from tests.support.certificates import Authority
-from tests.support.engine import ECHO, METHODS
-from tests.support.stub import refusal, unary
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Make a certificate authority."""
-    return Authority(tmp_path_factory.mktemp("ca"), "authority")
+from tests.support.engine import METHODS
 
 
 def test_port_in_use_is_named(transport_factory: Factory) -> None:
@@ -74,71 +65,3 @@ def test_unix_socket_that_cannot_be_made(transport_factory: Factory, tmp_path: P
     with pytest.raises(SettingsError, match=f"cannot listen on {address}"):
         transport.start()
     transport.close()
-
-
-def test_tls(run: Run, authority: Authority) -> None:
-    """With a certificate, clients that trust its authority are served, others are not."""
-    pair = authority.sign("server")
-    engine = run(tls=Tls(str(pair.certificate), str(pair.key)))
-    trusting = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
-    with grpc.secure_channel(engine.address, trusting) as channel:
-        ping(channel)
-    with grpc.secure_channel(engine.address, grpc.ssl_channel_credentials()) as channel:
-        assert refusal(unary(channel, ECHO), b"")[0] is grpc.StatusCode.UNAVAILABLE
-    with grpc.insecure_channel(engine.address) as channel:
-        assert refusal(unary(channel, ECHO), b"")[0] is grpc.StatusCode.UNAVAILABLE
-
-
-def test_mutual_tls(run: Run, authority: Authority, tmp_path: Path) -> None:
-    """With a client CA, only clients with a certificate of that CA are served."""
-    server, client = authority.sign("server"), authority.sign("client")
-    stranger = Authority(tmp_path, "stranger").sign("other")
-    tls = Tls(str(server.certificate), str(server.key), str(authority.certificate))
-    engine = run(tls=tls)
-    root = authority.certificate.read_bytes()
-    known = grpc.ssl_channel_credentials(
-        root, client.key.read_bytes(), client.certificate.read_bytes()
-    )
-    with grpc.secure_channel(engine.address, known) as channel:
-        ping(channel)
-    unknown = grpc.ssl_channel_credentials(
-        root, stranger.key.read_bytes(), stranger.certificate.read_bytes()
-    )
-    for credentials in (grpc.ssl_channel_credentials(root), unknown):
-        with grpc.secure_channel(engine.address, credentials) as channel:
-            assert refusal(unary(channel, ECHO), b"")[0] is grpc.StatusCode.UNAVAILABLE
-
-
-@pytest.mark.parametrize("missing", ["certificate", "key", "client_ca"])
-def test_missing_file_of_tls_is_named(
-    transport_factory: Factory, authority: Authority, tmp_path: Path, missing: str
-) -> None:
-    """A file of the TLS settings that is not there is an error that names it."""
-    pair = authority.sign("server")
-    files = {
-        "certificate": str(pair.certificate),
-        "key": str(pair.key),
-        "client_ca": str(authority.certificate),
-        missing: str(tmp_path / "none.pem"),
-    }
-    with pytest.raises(SettingsError, match=r"none\.pem"):
-        _start(transport_factory, Tls(**files))
-
-
-def test_file_that_is_no_certificate_is_refused(
-    transport_factory: Factory, authority: Authority, tmp_path: Path
-) -> None:
-    """A key file that holds none is an error at start, not at the first client."""
-    pair = authority.sign("server")
-    broken = tmp_path / "broken.pem"
-    broken.write_text("not a key")
-    with pytest.raises(SettingsError):
-        _start(transport_factory, Tls(str(pair.certificate), str(broken)))
-
-
-def _start(transport_factory: Factory, tls: Tls) -> None:
-    transport = transport_factory(["127.0.0.1:0"], METHODS, None, tls)
-    try:
-        transport.start()
-    finally:
-        transport.close()

@@ -1,7 +1,7 @@
 //! The arguments of `Server`: from Python's values to checked settings.
 
 use crate::core::{Arity, Methods};
-use crate::tls::{Files, Tls};
+use crate::tls::{Files, Listener, Reload, Tls};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyString};
@@ -40,15 +40,31 @@ pub fn tls_of(
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
+    reloaded: Option<Py<PyAny>>,
 ) -> PyResult<Option<Tls>> {
     match (certificate, key) {
         (Some(certificate), Some(key)) => {
-            let tls = Tls::load(Files { certificate, key, client_ca });
+            let files = Files { certificate, key, client_ca };
+            let tls = Tls::load(files, reloaded.map(listener_of));
             tls.map(Some).map_err(PyValueError::new_err)
         }
         (None, None) if client_ca.is_none() => Ok(None),
         _ => Err(PyTypeError::new_err("TLS needs both tls_certificate and tls_key")),
     }
+}
+
+fn listener_of(reloaded: Py<PyAny>) -> Listener {
+    Box::new(move |reload| {
+        let error = match reload {
+            Reload::Failed(error) => Some(error.as_str()),
+            Reload::Loaded | Reload::Unchanged => None,
+        };
+        Python::attach(|py| {
+            if let Err(error) = reloaded.call1(py, (error,)) {
+                error.write_unraisable(py, Some(reloaded.bind(py)));
+            }
+        });
+    })
 }
 
 // Two threads keep up with one interpreter; where there are fewer cores, it needs them itself.

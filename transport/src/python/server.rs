@@ -31,7 +31,7 @@ impl Server {
     #[new]
     #[pyo3(signature = (
         addresses, methods, *, kinds = None, workers = None,
-        tls_certificate = None, tls_key = None, tls_client_ca = None,
+        tls_certificate = None, tls_key = None, tls_client_ca = None, tls_reloaded = None,
         message_bytes = 64 << 20, concurrent_calls = 256, streams_per_connection = 128,
         connections = 2000, header_list_bytes = 16 << 10, stream_window = 64,
         stream_window_bytes = 64 << 20, buffered_bytes = 1 << 30,
@@ -54,6 +54,7 @@ impl Server {
         tls_certificate: Option<PathBuf>,
         tls_key: Option<PathBuf>,
         tls_client_ca: Option<PathBuf>,
+        tls_reloaded: Option<Py<PyAny>>,
         message_bytes: usize,
         concurrent_calls: usize,
         streams_per_connection: u32,
@@ -106,7 +107,7 @@ impl Server {
             send_timeout: optional("send_timeout_s", send_timeout_s)?,
         };
         let (paths, methods) = methods_of(methods)?;
-        let tls = tls_of(tls_certificate, tls_key, tls_client_ca)?;
+        let tls = tls_of(tls_certificate, tls_key, tls_client_ca, tls_reloaded)?;
         let clock = py.import("time")?.getattr("monotonic")?;
         let moment = (Instant::now(), clock.call0()?.extract()?);
         Ok(Self {

@@ -78,10 +78,15 @@ def test_metrics_are_read_by_the_official_parser() -> None:
     stats.record_outcome("OK")
     unknown.record_outcome("NOT_FOUND")
     registry = CollectorRegistry()
+    counters = {"calls_total": 4, "calls": 2, "refused_calls_total": 1, "refused_memory_total": 3}
     source = Source('qu"ote', "1", stats.snapshot(), 7, 1)
-    registry.register(ServerCollector(lambda: [source], unknown, lambda: {"calls_total": 4}))
+    registry.register(ServerCollector(lambda: [source], unknown, lambda: counters))
     samples = {
-        (sample.name, sample.labels.get("model"), sample.labels.get("le")): sample.value
+        (
+            sample.name,
+            sample.labels.get("model") or sample.labels.get("reason"),
+            sample.labels.get("le"),
+        ): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
         for sample in family.samples
     }
@@ -94,6 +99,9 @@ def test_metrics_are_read_by_the_official_parser() -> None:
     assert samples["penstock_batch_rows_bucket", 'qu"ote', "4"] == 1
     assert samples["penstock_requests_total", "_unknown", None] == 1
     assert samples["penstock_transport_calls_total", None, None] == 4
+    assert samples["penstock_transport_calls", None, None] == 2
+    assert samples["penstock_transport_refused_total", "calls", None] == 1
+    assert samples["penstock_transport_refused_total", "memory", None] == 3
 
 
 @pytest.fixture
