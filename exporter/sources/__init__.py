@@ -88,6 +88,7 @@ def _opened(request: Request, progress: Progress) -> Iterator[Opened]:
         progress(f"loading {request.label}")
     else:
         kind = kind_of_object(request.source)
+    request = replace(request, has_samples=request.examples is not None)
     if request.specs:
         samples = request.examples or {}
         request = replace(request, examples={**examples_of(request.specs, request.seed), **samples})

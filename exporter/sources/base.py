@@ -33,6 +33,7 @@ class Request:
     source itself. specs: `--input`, parsed.
     trust_pickle: files that can run code when they are loaded may be. allow_globals: the names
     that a pickle may hold, as "package.Name", without being trusted as a whole.
+    has_samples: examples are the user's own data, not only made up from specs.
     """
 
     source: Any
@@ -51,6 +52,7 @@ class Request:
     output_names: tuple[str, ...] | None = None
     trust_pickle: bool = False
     allow_globals: tuple[str, ...] = ()
+    has_samples: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ _BY_CLASS: Final = (
     ("torch.export.exported_program.ExportedProgram", "pytorch.program"),
     ("torch.jit._script.ScriptModule", "pytorch.script"),
     ("torch.nn.modules.module.Module", "pytorch.module"),
+    ("xgboost.core.Booster", "classical.booster"),
+    ("lightgbm.basic.Booster", "classical.booster"),
+    ("sklearn.base.BaseEstimator", "classical.estimator"),
 )
 _BY_SUFFIX: Final = {
     ".onnx": "onnx_file",
@@ -25,8 +28,19 @@ _BY_SUFFIX: Final = {
     ".pth": "pytorch.checkpoint",
     ".ckpt": "pytorch.checkpoint",
     ".bin": "pytorch.checkpoint",
+    ".skops": "classical.files",
+    ".joblib": "classical.files",
+    ".pkl": "classical.files",
+    ".pickle": "classical.files",
+    ".json": "classical.booster",
+    ".ubj": "classical.booster",
+    ".txt": "classical.booster",
+    ".lgb": "classical.booster",
 }
-_KNOWN: Final = "a torch.nn.Module, a torch.export program or TorchScript"
+_KNOWN: Final = (
+    "a torch.nn.Module, a torch.export program, TorchScript, a fitted estimator of scikit-learn, "
+    "XGBoost or LightGBM"
+)
 _NOT_SOURCES: Final = {
     ".safetensors": "it holds weights alone: say SOURCE that builds the module, and "
     "--weights with this file",
