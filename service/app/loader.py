@@ -157,6 +157,7 @@ class ModelLoader:
             on_gpu=session.provider == CUDA,
             instances=settings.instances,
         )
+        _fill_parameters(full, session.config)
         policy = batch_policy(full, spec)
         sizes = bucket_sizes(policy.max_rows, policy.preferred_rows)
         scheduler = Scheduler(
@@ -180,6 +181,7 @@ class ModelLoader:
             provider=session.provider,
             size_bytes=session.path.stat().st_size,
             load_s=time.monotonic() - started,
+            threads=session.config.intra_op_threads,
             notes=tuple(notes),
         )
 
@@ -202,6 +204,18 @@ def _check_signature(key: PublicKey, source: VersionSource) -> None:
             "publish it with penstock-export --key",
         )
     key.check(source.directory, source.model, source.version)
+
+
+def _fill_parameters(full: ModelConfig, config: SessionConfig) -> None:
+    """Say in a normalised configuration what became of the parameters that were left out."""
+    values = {
+        "intra_op_thread_count": config.intra_op_threads,
+        "inter_op_thread_count": config.inter_op_threads,
+        "execution_mode": int(config.parallel),
+        "session.intra_op.allow_spinning": int(config.spinning),
+    }
+    for key, value in values.items():
+        full.parameters[key].string_value = str(value)
 
 
 def _check_memory(path: Path, wanted: SessionConfig) -> None:

@@ -154,6 +154,9 @@ class Server:
                 scheduler.stats.snapshot(),
                 scheduler.queue_depth,
                 scheduler.batches_in_progress,
+                scheduler.mean_run_s,
+                max((cost.max_rows for cost in scheduler.run_costs() if cost.inline), default=0),
+                model.threads,
             )
 
 

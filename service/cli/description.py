@@ -9,7 +9,10 @@ from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.manifest import Manifest
 from service.tensors import Signature, TensorSpec
 
+READY: Final = "READY"
+FAILED: Final = ("FAILED", "UNAVAILABLE")  # from files, and as RepositoryIndex says it
 _LABEL_WIDTH: Final = 11
+_MAX_SIZES: Final = 8  # of batches, in the text
 _UNITS: Final = ("B", "kB", "MB", "GB")
 
 
@@ -34,7 +37,7 @@ class Description:
     manifest: Manifest | None = None
     config: ModelConfig | None = None
     notes: Sequence[str] = ()
-    statistics: Mapping[str, float] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """Return some lines for people."""
@@ -82,12 +85,15 @@ class Description:
             ("batching", self.batching),
             ("queue", _queue_text(self.config)),
             ("provider", self.provider),
+            ("threads", _threads(self.config)),
             ("size", _size(self.size_bytes) if self.size_bytes else ""),
             ("digests", self.digests),
             ("parity", _parity(self.manifest)),
             ("made by", _producer(self.manifest)),
             ("note", "; ".join(self.notes)),
             ("traffic", _traffic(self.statistics)),
+            ("batches", _batches(self.statistics)),
+            *_scheduling(self.statistics.get("scheduling")),
         ]
 
 
@@ -172,7 +178,47 @@ def _producer(manifest: Manifest | None) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(manifest.producer.items()))
 
 
-def _traffic(statistics: Mapping[str, float]) -> str:
+def _threads(config: ModelConfig | None) -> str:
+    if config is None or "intra_op_thread_count" not in config.parameters:
+        return ""
+    count = config.parameters["intra_op_thread_count"].string_value
+    spinning = config.parameters["session.intra_op.allow_spinning"].string_value == "1"
+    return f"{count} a run, spinning {'on' if spinning else 'off'}"
+
+
+def _batches(statistics: Mapping[str, Any]) -> str:
+    """Return the sizes of the batches that ran, the most frequent ones if there are many."""
+    batches = statistics.get("batches", [])
+    most = sorted(batches, key=lambda batch: -batch["executions"])[:_MAX_SIZES]
+    parts = [
+        f"{batch['executions']} of {_rows(batch['rows'])} ({batch['mean_us']:.0f} us)"
+        for batch in sorted(most, key=lambda batch: batch["rows"])
+    ]
+    if len(batches) > len(most):
+        parts.append(f"and {len(batches) - len(most)} sizes more")
+    return ", ".join(parts)
+
+
+def _scheduling(scheduling: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if scheduling is None:
+        return []
+    waiting, running = scheduling["queue_depth"], scheduling["batches_in_progress"]
+    costs = [
+        f"up to {_rows(cost['max_rows'])} {cost['mean_us']:.0f} us "
+        f"{'inline' if cost['inline'] else 'handed over'}"
+        for cost in scheduling["run_costs"]
+    ]
+    return [
+        ("now", f"{waiting} requests wait, {running} batches run"),
+        ("run time", "; ".join([f"mean {scheduling['mean_run_us']:.0f} us", *costs])),
+    ]
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" + ("s" if count != 1 else "")
+
+
+def _traffic(statistics: Mapping[str, Any]) -> str:
     if not statistics:
         return ""
     return (

@@ -8,22 +8,19 @@ from typing import Final
 
 from service.app.loader import ModelLoader
 from service.cli.connection import add_tls_flags, credentials
-from service.cli.description import Description
+from service.cli.description import FAILED, READY, Description
+from service.cli.live import describe_server
 from service.cli.usage import UsageError
-from service.client import Client, RequestRefused
+from service.client import Client
 from service.config import Settings
 from service.errors import ConfigError, LoadError
 from service.inference.model import Model
 from service.lifecycle.version_policy import served_versions
-from service.pb.grpc_service_pb2 import ModelMetadataResponse, ModelStatistics
-from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, Repository, VersionSource
 from service.repository.manifest import Manifest, read_manifest
-from service.tensors import BY_WIRE, Signature, TensorSpec
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
-_READY: Final = "READY"
-_FAILED: Final = ("FAILED", "UNAVAILABLE")  # from files, and as RepositoryIndex says it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Describe the target. Raises UsageError, RepositoryError, ClientError."""
     if arguments.live:
-        descriptions = _of_server(arguments)
+        tls = credentials(arguments)
+        with Client(arguments.live, credentials=tls, server_name=arguments.tls_name) as client:
+            descriptions = describe_server(client, arguments.target or "")
+        if not descriptions:
+            name = arguments.target
+            raise UsageError(f"the server at {arguments.live} has no model '{name}'")
     elif arguments.target:
         descriptions = _of_files(Path(arguments.target), arguments.device)
     else:
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([each.to_json() for each in descriptions], indent=2))  # noqa: T201
     else:
         print("\n\n".join(each.to_text() for each in descriptions))  # noqa: T201
-    return 1 if any(each.state in _FAILED for each in descriptions) else 0
+    return 1 if any(each.state in FAILED for each in descriptions) else 0
 
 
 def batching_of(model: Model, config: ModelConfig | None, manifest: Manifest | None) -> str:
@@ -129,7 +131,7 @@ def _of_version(
     return Description(  # loading has compared the digests
         source.model,
         version,
-        _READY,
+        READY,
         signature=model.signature,
         max_batch_size=model.config.max_batch_size,
         batching=batching_of(model, config, manifest),
@@ -139,66 +141,3 @@ def _of_version(
         manifest=manifest,
         config=model.config,
     )
-
-
-def _of_server(arguments: argparse.Namespace) -> list[Description]:
-    with Client(
-        arguments.live, credentials=credentials(arguments), server_name=arguments.tls_name
-    ) as client:
-        entries = [entry for entry in client.index() if arguments.target in (None, "", entry.name)]
-        if not entries:
-            raise UsageError(f"the server at {arguments.live} has no model '{arguments.target}'")
-        return [
-            _of_ready(client, entry.name, entry.version)
-            if entry.state == _READY
-            else Description(entry.name, entry.version, entry.state, entry.reason)
-            for entry in entries
-        ]
-
-
-def _of_ready(client: Client, name: str, version: str) -> Description:
-    try:
-        metadata = client.model_metadata(name, version)
-        config = client.model_config(name, version)
-        statistics = client.statistics(name, version)
-    except RequestRefused as error:  # swapped out since the index was read
-        return Description(name, version, "UNAVAILABLE", str(error))
-    rows = config.max_batch_size
-    kinds = {ModelInstanceGroup.Kind.Name(group.kind)[5:] for group in config.instance_group}
-    return Description(
-        name,
-        version,
-        _READY,
-        signature=_signature(metadata, batched=rows > 0),
-        max_batch_size=rows,
-        batching=f"up to {rows} rows" if rows else "no",
-        provider=", ".join(sorted(kinds)),
-        config=config,
-        statistics=_means(statistics[0]) if statistics else {},
-    )
-
-
-def _signature(metadata: ModelMetadataResponse, *, batched: bool) -> Signature:
-    inputs, outputs = (
-        tuple(
-            TensorSpec(tensor.name, BY_WIRE[tensor.datatype], tuple(tensor.shape))
-            for tensor in tensors
-        )
-        for tensors in (metadata.inputs, metadata.outputs)
-    )
-    return Signature(inputs, outputs, batched)
-
-
-def _means(statistics: ModelStatistics) -> dict[str, float]:
-    """Return the means of a version: over requests, and rows over executions."""
-    sums = statistics.inference_stats
-    compute_ns = sums.compute_input.ns + sums.compute_infer.ns + sums.compute_output.ns
-    return {
-        "requests": sums.success.count,
-        "failed": sums.fail.count,
-        "rows": statistics.inference_count,
-        "executions": statistics.execution_count,
-        "mean_batch_rows": statistics.inference_count / max(1, statistics.execution_count),
-        "mean_queue_us": sums.queue.ns / max(1, sums.queue.count) / 1e3,
-        "mean_compute_us": compute_ns / max(1, sums.success.count) / 1e3,
-    }

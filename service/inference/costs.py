@@ -18,6 +18,25 @@ class _Cost:
     mean_s: float
     runs: int = 0
 
+    @property
+    def is_cheap(self) -> bool:
+        """Tell whether enough runs were seen, and took no longer than the ingress thread may."""
+        return self.runs >= _ENOUGH_RUNS and self.mean_s <= _CHEAP_S
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """Runs of batches of up to max_rows rows, and more than half as many.
+
+    runs: that were seen. mean_s: running mean of their time. inline: such a batch is cheap enough
+    for the ingress thread, whatever its shape.
+    """
+
+    max_rows: int
+    runs: int
+    mean_s: float
+    inline: bool
+
 
 class Costs:
     """Running means of the time of runs: of all, and by shape and size. Its owner locks it.
@@ -40,7 +59,22 @@ class Costs:
     def is_cheap(self, key: Key, rows: int) -> bool:
         """Tell whether batches of this shape, and of this size to a power of two, were cheap."""
         cost = self._by_shape.get((key, rows.bit_length()))
-        return cost is not None and cost.runs >= _ENOUGH_RUNS and cost.mean_s <= _CHEAP_S
+        return cost is not None and cost.is_cheap
+
+    def by_size(self) -> list[RunCost]:
+        """Return what runs cost by size, ascending, over all shapes."""
+        sizes: dict[int, list[_Cost]] = {}
+        for (_, bits), cost in sorted(self._by_shape.items(), key=lambda item: item[0][1]):
+            sizes.setdefault(bits, []).append(cost)
+        return [
+            RunCost(
+                max_rows=(1 << bits) - 1,
+                runs=(runs := sum(cost.runs for cost in costs)),
+                mean_s=sum(cost.mean_s * cost.runs for cost in costs) / runs,
+                inline=all(cost.is_cheap for cost in costs),
+            )
+            for bits, costs in sizes.items()
+        ]
 
     def note(self, key: Key, rows: int, seconds: float) -> None:
         """Take one run into account."""

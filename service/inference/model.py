@@ -12,7 +12,7 @@ class Model:
     """One version, loaded and warm.
 
     version: decimal, as in responses. config: normalised. provider: execution provider that
-    runs it. size_bytes: of its ONNX file. load_s: seconds from file to ready.
+    runs it. size_bytes: of its ONNX file. load_s: seconds from file to ready. threads: of one run.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Model:
     provider: str
     size_bytes: int = 0
     load_s: float = 0.0
+    threads: int = 1
     notes: tuple[str, ...] = field(default=())
 
     def close(self, timeout: float) -> bool:

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final, TypeAlias
 
@@ -24,7 +24,7 @@ from service.errors import (
     ShuttingDown,
 )
 from service.inference.backend import Backend
-from service.inference.costs import Costs
+from service.inference.costs import Costs, RunCost
 from service.inference.execution import live_members, run_batch
 from service.inference.policy import BatchPolicy, Close, Wait, decide
 from service.inference.queue import QueuePolicy, RequestQueue
@@ -109,6 +109,16 @@ class Scheduler:
     def mean_run_s(self) -> float:
         """Return the running mean of the time of one execution, in seconds."""
         return self._costs.mean_s
+
+    def run_costs(self) -> list[RunCost]:
+        """Return what runs cost by size of the batch; inline is False where nothing runs inline."""
+        with self._changed:
+            costs = self._costs.by_size()
+        may, most = self._may_run_inline, self._policy.max_rows
+        return [
+            replace(cost, max_rows=min(cost.max_rows, most), inline=may and cost.inline)
+            for cost in costs
+        ]
 
     def runs_inline(self, key: Key, rows: int) -> bool:
         """Tell whether `flush` would run a batch of this shape and size on the caller's thread.

@@ -5,6 +5,7 @@ Labels come from models that are served, never from what a client sends.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -21,13 +22,19 @@ _LABELS = ("model", "version")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is read of one model version."""
+    """What is read of one model version.
+
+    inline_rows: rows in the largest batch that runs on the ingress thread. threads: of one run.
+    """
 
     model: str
     version: str
     totals: Totals
     queue_depth: int
     batches_in_progress: int
+    mean_run_s: float
+    inline_rows: int
+    threads: int
 
 
 class ServerCollector(Collector):
@@ -49,19 +56,10 @@ class ServerCollector(Collector):
         sources = list(self._sources())
         yield self._requests(sources)
         yield from _histograms(sources)
-        depth = GaugeMetricFamily(
-            "penstock_queue_depth", "Requests that wait for the model.", labels=_LABELS
-        )
-        running = GaugeMetricFamily(
-            "penstock_batches_in_progress", "Batches that the model runs.", labels=_LABELS
-        )
+        yield from _gauges(sources)
         rows = CounterMetricFamily("penstock_rows", "Rows inferred.", labels=_LABELS)
         for source in sources:
-            depth.add_metric((source.model, source.version), source.queue_depth)
-            running.add_metric((source.model, source.version), source.batches_in_progress)
             rows.add_metric((source.model, source.version), source.totals.rows)
-        yield depth
-        yield running
         yield rows
         yield from _transport_families(self._transport())
 
@@ -101,6 +99,24 @@ def _transport_families(counters: Mapping[str, int]) -> Iterator[Metric]:
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             yield kind(f"penstock_transport_{name}", "Of the transport, by its own count.", value)
     yield from by_reason.values()
+
+
+_GAUGES: Final[tuple[tuple[str, str, Callable[[Source], float]], ...]] = (
+    ("queue_depth", "Requests that wait for the model.", lambda s: s.queue_depth),
+    ("batches_in_progress", "Batches that the model runs.", lambda s: s.batches_in_progress),
+    ("run_mean_seconds", "Running mean of the time of one run.", lambda s: s.mean_run_s),
+    ("inline_rows", "Largest batch that runs on the ingress thread.", lambda s: s.inline_rows),
+    ("run_threads", "Threads of one run.", lambda s: s.threads),
+)
+
+
+def _gauges(sources: Iterable[Source]) -> Iterator[Metric]:
+    sources = list(sources)
+    for name, documentation, value in _GAUGES:
+        family = GaugeMetricFamily(f"penstock_{name}", documentation, labels=_LABELS)
+        for source in sources:
+            family.add_metric((source.model, source.version), value(source))
+        yield family
 
 
 def _histograms(sources: Iterable[Source]) -> Iterator[Metric]:

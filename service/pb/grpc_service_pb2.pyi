@@ -302,7 +302,7 @@ class InferBatchStatistics(_message.Message):
     def __init__(self, batch_size: _Optional[int] = ..., compute_input: _Optional[_Union[StatisticDuration, _Mapping]] = ..., compute_infer: _Optional[_Union[StatisticDuration, _Mapping]] = ..., compute_output: _Optional[_Union[StatisticDuration, _Mapping]] = ...) -> None: ...
 
 class ModelStatistics(_message.Message):
-    __slots__ = ("name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats")
+    __slots__ = ("name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats", "scheduling")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LAST_INFERENCE_FIELD_NUMBER: _ClassVar[int]
@@ -310,6 +310,7 @@ class ModelStatistics(_message.Message):
     EXECUTION_COUNT_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_STATS_FIELD_NUMBER: _ClassVar[int]
     BATCH_STATS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULING_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     last_inference: int
@@ -317,7 +318,31 @@ class ModelStatistics(_message.Message):
     execution_count: int
     inference_stats: InferStatistics
     batch_stats: _containers.RepeatedCompositeFieldContainer[InferBatchStatistics]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., last_inference: _Optional[int] = ..., inference_count: _Optional[int] = ..., execution_count: _Optional[int] = ..., inference_stats: _Optional[_Union[InferStatistics, _Mapping]] = ..., batch_stats: _Optional[_Iterable[_Union[InferBatchStatistics, _Mapping]]] = ...) -> None: ...
+    scheduling: SchedulingStatistics
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., last_inference: _Optional[int] = ..., inference_count: _Optional[int] = ..., execution_count: _Optional[int] = ..., inference_stats: _Optional[_Union[InferStatistics, _Mapping]] = ..., batch_stats: _Optional[_Iterable[_Union[InferBatchStatistics, _Mapping]]] = ..., scheduling: _Optional[_Union[SchedulingStatistics, _Mapping]] = ...) -> None: ...
+
+class SchedulingStatistics(_message.Message):
+    __slots__ = ("mean_run_ns", "queue_depth", "batches_in_progress", "run_costs")
+    class RunCost(_message.Message):
+        __slots__ = ("max_rows", "runs", "mean_ns", "inline")
+        MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+        RUNS_FIELD_NUMBER: _ClassVar[int]
+        MEAN_NS_FIELD_NUMBER: _ClassVar[int]
+        INLINE_FIELD_NUMBER: _ClassVar[int]
+        max_rows: int
+        runs: int
+        mean_ns: int
+        inline: bool
+        def __init__(self, max_rows: _Optional[int] = ..., runs: _Optional[int] = ..., mean_ns: _Optional[int] = ..., inline: _Optional[bool] = ...) -> None: ...
+    MEAN_RUN_NS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_IN_PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RUN_COSTS_FIELD_NUMBER: _ClassVar[int]
+    mean_run_ns: int
+    queue_depth: int
+    batches_in_progress: int
+    run_costs: _containers.RepeatedCompositeFieldContainer[SchedulingStatistics.RunCost]
+    def __init__(self, mean_run_ns: _Optional[int] = ..., queue_depth: _Optional[int] = ..., batches_in_progress: _Optional[int] = ..., run_costs: _Optional[_Iterable[_Union[SchedulingStatistics.RunCost, _Mapping]]] = ...) -> None: ...
 
 class ModelStatisticsResponse(_message.Message):
     __slots__ = ("model_stats",)

@@ -24,6 +24,7 @@ from service.pb.grpc_service_pb2 import (
     ModelStatisticsResponse,
     RepositoryIndexRequest,
     RepositoryIndexResponse,
+    SchedulingStatistics,
     ServerLiveRequest,
     ServerLiveResponse,
     ServerMetadataRequest,
@@ -168,6 +169,25 @@ def _statistics(model: Model) -> ModelStatistics:
                 compute_output=StatisticDuration(count=batch.executions, ns=batch.output_ns),
             )
             for rows, batch in sorted(totals.batches.items())
+        ],
+        scheduling=_scheduling(model),
+    )
+
+
+def _scheduling(model: Model) -> SchedulingStatistics:
+    scheduler = model.scheduler
+    return SchedulingStatistics(
+        mean_run_ns=int(scheduler.mean_run_s * 1e9),
+        queue_depth=scheduler.queue_depth,
+        batches_in_progress=scheduler.batches_in_progress,
+        run_costs=[
+            SchedulingStatistics.RunCost(
+                max_rows=cost.max_rows,
+                runs=cost.runs,
+                mean_ns=int(cost.mean_s * 1e9),
+                inline=cost.inline,
+            )
+            for cost in scheduler.run_costs()
         ],
     )
 

@@ -1,14 +1,17 @@
 """`penstock inspect` of files and of a running server."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.repository.manifest import MODEL_FILE, Manifest, Parity, sha256_of
 from service.tensors import FP32, TensorSpec
 from tests.support import models
 from tests.support.commands import NOBODY, Run
+from tests.support.requests import one, raw_request
 from tests.support.servers import RunningServer, serve
 
 
@@ -128,6 +131,34 @@ def test_inspect_a_running_server(penstock: Run, broken: Path, rows: Path) -> No
     assert text.startswith("good 3  READY\n  inputs     X FP32[-1,784]\n")
     assert "1 answered, 0 failed; mean batch 3.0 rows" in text
     assert "cut" not in text
+
+
+def test_inspect_says_how_a_running_model_is_scheduled(
+    penstock: Run, tmp_path: Path, rows: Path
+) -> None:
+    """Threads, run times by size, where such a run takes place, batches, and what waits."""
+    models.publish(tmp_path, "good", models.mlp())
+    with serve(tmp_path, "--threads", "1") as running, running.stub() as stub:
+        for _ in range(40):
+            stub.infer(raw_request("good", one(FP32, np.zeros((1, 784), np.float32))))
+        assert penstock("predict", rows, "--server", running.address, "--model", "good").code == 0
+        (described,) = json.loads(penstock("inspect", "--live", running.address, "--json").out)
+        text = penstock("inspect", "--live", running.address).out
+        metrics = running.metrics()
+    scheduling = described["statistics"]["scheduling"]
+    single, three = scheduling["run_costs"]
+    assert (single["max_rows"], single["runs"]) == (1, 40)
+    assert (three["max_rows"], three["runs"], three["inline"]) == (3, 1, False)
+    assert single["inline"] == (single["mean_us"] <= 500)
+    assert [batch["rows"] for batch in described["statistics"]["batches"]] == [1, 3]
+    labels = (("model", "good"), ("version", "1"))
+    assert metrics["penstock_run_threads", labels] == 1
+    assert metrics["penstock_inline_rows", labels] == (1 if single["inline"] else 0)
+    assert metrics["penstock_run_mean_seconds", labels] > 0
+    assert "  threads    1 a run, spinning off\n" in text
+    assert re.search(r"  batches    40 of 1 row \(\d+ us\), 1 of 3 rows \(\d+ us\)\n", text)
+    assert "  now        0 requests wait, 0 batches run\n" in text
+    assert re.search(r"  run time   mean \d+ us; up to 1 row \d+ us (inline|handed over); ", text)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_metrics_are_read_by_the_official_parser() -> None:
     unknown.record_outcome("NOT_FOUND")
     registry = CollectorRegistry()
     counters = {"calls_total": 4, "calls": 2, "refused_calls_total": 1, "refused_memory_total": 3}
-    source = Source('qu"ote', "1", stats.snapshot(), 7, 1)
+    source = Source('qu"ote', "1", stats.snapshot(), 7, 1, 0.25, 31, 2)
     registry.register(ServerCollector(lambda: [source], unknown, lambda: counters))
     samples = {
         (
@@ -92,6 +92,9 @@ def test_metrics_are_read_by_the_official_parser() -> None:
     }
     assert samples["penstock_queue_depth", 'qu"ote', None] == 7
     assert samples["penstock_batches_in_progress", 'qu"ote', None] == 1
+    assert samples["penstock_run_mean_seconds", 'qu"ote', None] == 0.25
+    assert samples["penstock_inline_rows", 'qu"ote', None] == 31
+    assert samples["penstock_run_threads", 'qu"ote', None] == 2
     assert samples["penstock_queue_seconds_bucket", 'qu"ote', "0.0001"] == 1
     assert samples["penstock_queue_seconds_bucket", 'qu"ote', "10"] == 1
     assert samples["penstock_queue_seconds_bucket", 'qu"ote', "+Inf"] == 2
