@@ -192,3 +192,129 @@ class Server:
         """
     def counters(self) -> dict[str, int]:
         """Return totals, whose names end in "_total", and how much is in progress now, by name."""
+
+@final
+class Peer:
+    """A server as its clients see it: an address and how it is spoken to. Nothing is connected."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        metadata: Sequence[tuple[str, str | bytes]] = (),
+        tls: bool = False,
+        tls_ca: str | PathLike[str] | None = None,
+        tls_certificate: str | PathLike[str] | None = None,
+        tls_key: str | PathLike[str] | None = None,
+        tls_name: str | None = None,
+        tls_verify: bool = True,
+    ) -> None:
+        """address: "host:port" or "unix:/path".
+
+        metadata: sent with every call. tls_ca: who vouches for the server; with tls_verify=False,
+        and only then, it is not needed and nobody does. tls_certificate, tls_key: our own.
+        tls_name: name in the server's certificate, if it is not that of the address.
+        Raises ValueError for an address, metadata or files that cannot be used, TypeError for
+        settings of TLS that do not go together.
+        """
+    def call(self, path: str, message: bytes, timeout_s: float = 10.0) -> tuple[int, str, bytes]:
+        """Call a unary method on a connection of its own; return code, status text and reply.
+
+        Raises OSError if there is no connection, or no answer in time.
+        """
+
+@final
+class Load:
+    """A load generator: ready-made messages to one method of a peer, on a schedule."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        path: str,
+        messages: Sequence[bytes],
+        *,
+        in_flight: int | None = None,
+        per_second: float | None = None,
+        seed: int = 0,
+        connections: int = 1,
+        threads: int = 1,
+        streams: int = 0,
+        id_at: Sequence[int] = (),
+        reply_id: Sequence[int] = (),
+        reply_error: Sequence[int] = (),
+        timings: Sequence[str] = (),
+        most_in_flight: int = 10_000,
+        timeout_s: float = 60.0,
+    ) -> None:
+        """messages: sent in turn by each connection.
+
+        in_flight: closed loop: so many requests, over all connections, are sent and not answered.
+        per_second: open loop: requests arrive at this mean rate, as a Poisson process that seed
+            decides, whether others are answered or not. A request's latency counts from when it
+            was to be sent, so waiting in the client is part of it. Give one of the two.
+        connections, threads: of the client. A thread drives its connections without waiting.
+        streams: 0: each message is a unary call. Else the messages go out on so many calls that
+            stay open, spread over the connections.
+        id_at: where in each message 8 bytes are overwritten with a number, on streams.
+        reply_id: numbers of the protobuf fields that lead to that id in a reply, for answers that
+            come out of order; where a reply has none, answers come in order.
+        reply_error: the same for the text of an error: a reply that has one is a failure.
+        timings: trailers that hold whole microseconds, recorded for each unary answer.
+        most_in_flight: no more are sent in open loop, and what is due waits in the client.
+        timeout_s: an older request has failed with DEADLINE_EXCEEDED; the server is not told.
+        Raises ValueError or TypeError for what cannot be sent.
+        """
+    def start(self) -> None:
+        """Make all connections and begin, once. Raises OSError if one cannot be made.
+
+        A connection that is lost later is made again; what was in flight on it has failed.
+        """
+    def take(self) -> Sample:
+        """Return what was measured since the call before. Raises RuntimeError unless it runs."""
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """Send nothing more, wait so long for the answers to what was sent, and disconnect."""
+
+@final
+class Sample:
+    """What a load measured between two moments. Durations are kept in histograms, to 1/1000.
+
+    A kind of duration is "latency"; "lag", by how much requests were sent too late in open loop;
+    or "timing 0" and so on, in the order of the load's timings.
+    """
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+    @property
+    def answered(self) -> int:
+        """Requests that were answered without an error."""
+    @property
+    def failures(self) -> list[tuple[int, int, str]]:
+        """Failed requests by code, ascending: code, how many, what the first was told."""
+    @property
+    def series(self) -> list[int]:
+        """Answers in each second; the last one may not be whole."""
+    @property
+    def usage(self) -> list[tuple[float, float]]:
+        """For each thread: seconds of CPU, and seconds in which it waited for nothing."""
+    @property
+    def stream_limit(self) -> int | None:
+        """The server's limit on calls of a connection, if requests waited for it in the client."""
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was made again."""
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of durations."""
+    def count(self, kind: str) -> int:
+        """Return how many durations there are."""
+    def quantile_s(self, kind: str, quantile: float) -> float:
+        """Return the seconds that this share, from 0 to 1, does not exceed; 0.0 of none."""
+    def mean_s(self, kind: str) -> float:
+        """Return their mean; 0.0 of none."""
+    def max_s(self, kind: str) -> float:
+        """Return the longest; 0.0 of none."""
+    def recorded(self, kind: str) -> list[tuple[float, int]]:
+        """Return durations that occurred, ascending, and how often each did."""
+    def then(self, later: Sample) -> Sample:
+        """Return this sample and one that followed it as one."""

@@ -15,6 +15,7 @@ VERBS: Final = {
     "predict": "send inputs from a file to a server and show the answer",
     "inspect": "describe a repository, an .onnx file or a running server",
     "check": "validate settings and repository without serving",
+    "bench": "put a load on a server and find out how much it bears, and how fast",
     "health": "ask a server for its health; the exit code is the answer",
 }
 _INTERRUPTED: Final = 130  # what shells give for SIGINT

@@ -17,6 +17,7 @@
 
 mod admission;
 mod call;
+mod client;
 mod connection;
 mod core;
 mod counters;

@@ -143,7 +143,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| explain("certificate", path, &error))?;
@@ -153,6 +153,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-fn explain(what: &str, path: &Path, error: &dyn Display) -> String {
+pub fn explain(what: &str, path: &Path, error: &dyn Display) -> String {
     format!("cannot use the {what} in {}: {error}", path.display())
 }

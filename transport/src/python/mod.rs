@@ -3,6 +3,7 @@
 
 mod arguments;
 mod call;
+mod load;
 mod server;
 
 use pyo3::prelude::*;
@@ -36,6 +37,8 @@ impl Event {
 /// gRPC over HTTP/2: bytes in, bytes out, in bursts.
 #[pymodule]
 mod penstock_transport {
+    #[pymodule_export]
+    use super::load::{Load, Peer, Sample};
     #[pymodule_export]
     use super::{call::Call, server::Server, Event};
 }

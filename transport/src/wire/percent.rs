@@ -20,6 +20,28 @@ pub fn encode(text: &str) -> String {
     encoded
 }
 
+/// Decode a status message. A `%` without two digits stands for itself, and what is not UTF-8 is
+/// replaced: the text is for people.
+#[must_use]
+pub fn decode(encoded: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let Some((&first, tail)) = rest.split_first() {
+        let digits = if first == b'%' { tail.split_at_checked(2) } else { None };
+        let byte = digits.and_then(|(digits, _)| nibbles(digits));
+        bytes.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn nibbles(digits: &[u8]) -> Option<u8> {
+    digits.iter().try_fold(0u8, |value, &digit| {
+        let nibble = char::from(digit).to_digit(16)?;
+        Some(value << 4 | u8::try_from(nibble).ok()?)
+    })
+}
+
 fn push(encoded: &mut String, character: char) {
     if matches!(character, ' '..='~') && character != '%' {
         encoded.push(character);
@@ -39,24 +61,8 @@ fn hexadecimal(nibble: u8) -> char {
 
 #[cfg(test)]
 mod tests {
-    use super::{encode, MAX_ENCODED};
+    use super::{decode, encode, MAX_ENCODED};
     use proptest::prelude::*;
-
-    fn decode(text: &str) -> String {
-        let mut bytes = Vec::new();
-        let mut rest = text.as_bytes();
-        while let Some((&first, tail)) = rest.split_first() {
-            if first == b'%' {
-                let digits = std::str::from_utf8(&tail[..2]).expect("two digits");
-                bytes.push(u8::from_str_radix(digits, 16).expect("hexadecimal"));
-                rest = &tail[2..];
-            } else {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-        String::from_utf8(bytes).expect("UTF-8")
-    }
 
     #[test]
     fn the_special_message_of_the_interop_suite_is_encoded() {
@@ -80,7 +86,14 @@ mod tests {
         fn encoded_text_is_printable_and_decodes_to_itself(text in "\\PC{0,200}|[\\x00-\\x7f]{0,200}") {
             let encoded = encode(&text);
             prop_assert!(encoded.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-            prop_assert_eq!(decode(&encoded), text);
+            prop_assert_eq!(decode(encoded.as_bytes()), text);
+        }
+
+        #[test]
+        fn what_is_not_encoded_well_stands_for_itself(text in "[%0-9a-zA-Z]{0,20}") {
+            let decoded = decode(text.as_bytes());
+            prop_assert!(decoded.chars().count() <= text.len());
+            prop_assert_eq!(decode(b"50% of %zz%4"), "50% of %zz%4");
         }
     }
 }
