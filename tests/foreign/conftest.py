@@ -37,7 +37,7 @@ def address(repository: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "native" and not is_installed():
         if shutil.which("cargo") is None:
             pytest.skip("the native transport needs cargo, which is not here")
-        _missing("penstock-transport is not installed", "run `make native`")
+        missing("penstock-transport is not installed", "run `make native`")
     with servers.serve(repository, "--transport", request.param) as server:
         yield server.address
 
@@ -45,28 +45,28 @@ def address(repository: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def triton_python() -> Path:
     """Find the Python of the environment that has tritonclient."""
-    return _installed(ROOT / ".venv-clients" / "bin" / "python")
+    return installed(ROOT / ".venv-clients" / "bin" / "python")
 
 
 @pytest.fixture(scope="session")
 def grpcurl() -> Path:
     """Find the grpcurl program."""
-    return _installed(ROOT / ".tools" / "bin" / "grpcurl")
+    return installed(ROOT / ".tools" / "bin" / "grpcurl")
 
 
 @pytest.fixture(scope="session")
 def buf() -> Path:
     """Find the buf program."""
-    return _installed(ROOT / ".tools" / "node" / "node_modules" / ".bin" / "buf")
+    return installed(ROOT / ".tools" / "node" / "node_modules" / ".bin" / "buf")
 
 
 @pytest.fixture(scope="session")
 def node() -> list[str]:
     """Find a node that knows @grpc/grpc-js, as the start of a command."""
-    modules = _installed(ROOT / ".tools" / "node" / "node_modules" / "@grpc" / "grpc-js").parent
+    modules = installed(ROOT / ".tools" / "node" / "node_modules" / "@grpc" / "grpc-js").parent
     program = shutil.which("node")
     if program is None:
-        _missing("node is not on PATH")
+        missing("node is not on PATH")
     return ["env", f"NODE_PATH={modules.parent}", program]
 
 
@@ -74,22 +74,24 @@ def node() -> list[str]:
 def perf_analyzer() -> list[str]:
     """Find perf_analyzer and what it loads, as the start of a command."""
     environment = ROOT / ".tools" / "perf"
-    program = str(_installed(environment / "bin" / "perf_analyzer"))
+    program = str(installed(environment / "bin" / "perf_analyzer"))
     (libraries,) = environment.glob("lib/python*/site-packages/nvidia/cuda_runtime/lib")
     command = ["env", f"LD_LIBRARY_PATH={libraries}", program]
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
     if "error while loading" in version.stderr:
-        _missing(version.stderr.strip(), "install it (Debian: libb64-0d)")
+        missing(version.stderr.strip(), "install it (Debian: libb64-0d)")
     return command
 
 
-def _installed(path: Path) -> Path:
+def installed(path: Path) -> Path:
+    """Return a path below the checkout, which must be there."""
     if not path.exists():
-        _missing(f"{path.relative_to(ROOT)} is not there")
+        missing(f"{path.relative_to(ROOT)} is not there")
     return path
 
 
-def _missing(what: str, remedy: str = "run `make tools`") -> NoReturn:
+def missing(what: str, remedy: str = "run `make tools`") -> NoReturn:
+    """Skip the test, or fail it where CI is set, with what is missing and what to do."""
     reason = f"{what}: {remedy}"
     if os.environ.get("CI"):
         pytest.fail(reason)
