@@ -19,6 +19,11 @@ Reference: TypeAlias = Callable[[Tensors], Sequence[Array]]
 # Words for an error that the source raised: the error, the situation, a way out.
 Explain: TypeAlias = Callable[[Exception, str, str], str]
 
+# Smallest and largest size of a free axis, by its name.
+Limits: TypeAlias = Mapping[str, tuple[int, int]]
+
+_OTHER_SIZES: Final = 3  # besides the example's: two would let a fixed ratio pass
+_LEAST_OTHER_SIZES: Final = 2
 _SMALL_BATCHES: Final = (1, 2, 3)  # 1 may be broadcast, 2 may be the example, 3 is neither
 
 
@@ -34,7 +39,7 @@ class Case:
     outputs: Tensors
 
 
-def make_cases(
+def make_cases(  # noqa: PLR0913 (what is run, on what, at which sizes)
     reference: Reference,
     inputs: Inputs,
     output_names: Sequence[str],
@@ -42,18 +47,22 @@ def make_cases(
     max_batch_size: int,
     seed: int,
     explain: Explain | None = None,
+    batches: Sequence[int] = (),
+    limits: Limits | None = None,
 ) -> tuple[Case, ...]:
     """Run the source at every size that is to be proved.
 
     max_batch_size: the largest batch, 0 for a model without batches; then the sizes are those of
     the example, with its own data and with random data.
-    Axes other than the batch take at least one other size than the example's.
+    batches: further sizes of batches. limits: smallest and largest size of an axis by its name;
+    both are tried. Axes other than the batch take at least two other sizes than the example's.
     Raises ConversionFailed if the source refuses these sizes.
     """
     random = np.random.default_rng(seed)
-    batches = sorted({*(b for b in _SMALL_BATCHES if b <= max_batch_size), max_batch_size})
-    other_sizes = _other_sizes(reference, inputs, random)
-    sizes: list[dict[str, int]] = [{BATCH: batch} for batch in batches if batch] or [{}, {}]
+    wanted = (b for b in (*_SMALL_BATCHES, *batches) if b <= max_batch_size)
+    rows = sorted({*wanted, max_batch_size})
+    other_sizes = _other_sizes(reference, inputs, random, limits or {})
+    sizes: list[dict[str, int]] = [{BATCH: batch} for batch in rows if batch] or [{}, {}]
     sizes += [{**sizes[min(1, len(sizes) - 1)], **other} for other in other_sizes]
     cases = []
     for index, size in enumerate(sizes):
@@ -71,7 +80,7 @@ def _plainly(error: Exception, situation: str, way_out: str) -> str:
 
 
 def _other_sizes(
-    reference: Reference, inputs: Inputs, random: np.random.Generator
+    reference: Reference, inputs: Inputs, random: np.random.Generator, limits: Limits
 ) -> list[dict[str, int]]:
     """Return sizes of the named axes besides the batch that the source takes; [] without such."""
     example = {
@@ -80,21 +89,45 @@ def _other_sizes(
         for axis, name in item.axes.items()
         if name != BATCH
     }
+    unknown = sorted(set(limits) - set(example))
+    if unknown:
+        raise UsageError(
+            f"limits for the axis '{unknown[0]}', but the free axes are "
+            f"{', '.join(sorted(example)) or 'none besides the batch'}",
+        )
     if not example:
         return []
+    for name, (low, high) in limits.items():
+        if not 1 <= low <= example[name] <= high:
+            raise UsageError(
+                f"the axis '{name}' is {example[name]} in the example, but {low} to {high} by its "
+                "limits; give an example within them",
+            )
+    must = [{**example, **{name: bounds[end] for name, bounds in limits.items()}} for end in (1, 0)]
     candidates = [
-        {name: resize(extent) for name, extent in example.items()}
-        for resize in (lambda n: 2 * n, lambda n: n + 1, lambda n: 3 * n, lambda _: 1)
+        {name: _within(resize(extent), limits.get(name)) for name, extent in example.items()}
+        for resize in (lambda n: 2 * n, lambda n: n + 1, lambda _: 1, lambda n: 3 * n)
     ]
-    taken = [
-        size for size in candidates if size != example and _takes(reference, inputs, size, random)
-    ]
-    if not taken:
+    taken = [size for size in must if limits and size != example]
+    for size in candidates:
+        if len(taken) == _OTHER_SIZES:
+            break
+        if size not in (example, *taken) and _takes(reference, inputs, size, random):
+            taken.append(size)
+    # A narrow range may not have three sizes; then all of it is tried.
+    if len(taken) < _LEAST_OTHER_SIZES and not limits:
         raise ConversionFailed(
-            f"the axes {', '.join(sorted(example))} are said to be free, but the module takes "
-            "none of " + "; ".join(_sizes(size) for size in candidates),
+            f"the axes {', '.join(sorted(example))} are said to be free, but besides "
+            f"{_sizes(example)} the model takes {'only ' if taken else 'none of '}"
+            + "; ".join(_sizes(size) for size in taken or candidates)
+            + ". Give the sizes that it takes with --axis NAME=LOW..HIGH (limits=), or give a "
+            "number for the axis",
         )
-    return taken[:2]
+    return taken
+
+
+def _within(size: int, limits: tuple[int, int] | None) -> int:
+    return size if limits is None else max(limits[0], min(size, limits[1]))
 
 
 def _takes(

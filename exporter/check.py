@@ -7,6 +7,7 @@ import onnx
 
 from exporter.cases import Case
 from exporter.errors import ConversionFailed
+from exporter.flow import Converted
 from exporter.inputs import Inputs
 from exporter.session import Session, described
 from service.repository.manifest import MODEL_FILE
@@ -25,12 +26,36 @@ def check_file(path: Path) -> None:
         raise ConversionFailed(f"the exported {MODEL_FILE} is not valid ONNX: {error}") from error
 
 
+def check_graph(converted: Converted) -> None:
+    """Compare opset and names of free axes in the file with those that were asked for.
+
+    Raises ConversionFailed: a wish for an opset is forgotten silently, and an axis without its
+    name is not the batch to any server.
+    """
+    model = onnx.load(str(converted.model), load_external_data=False)
+    opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if opsets and opsets != [converted.opset]:
+        raise ConversionFailed(
+            f"opset {converted.opset} was expected, but the file says {opsets}",
+        )
+    by_name = {value.name: value for value in model.graph.input}
+    for item in converted.inputs:
+        dims = by_name[item.name].type.tensor_type.shape.dim if item.name in by_name else ()
+        for axis, name in item.axes.items():
+            if axis < len(dims) and dims[axis].dim_param != name:
+                got = dims[axis].dim_param or str(dims[axis].dim_value or "nothing")
+                raise ConversionFailed(
+                    f"axis {axis} of input '{item.name}' should be free and called '{name}', but "
+                    f"the file says {got}: the model fixes it, or its converter renamed it",
+                )
+
+
 def check_signature(
     session: Session, inputs: Inputs, output_names: Sequence[str], cases: Sequence[Case]
 ) -> None:
     """Compare names, order, types and shapes of the file with those that were asked for.
 
-    Raises ConversionFailed: torch renames, drops and pins without a word.
+    Raises ConversionFailed: converters rename, drop and pin without a word.
     """
     wanted = [i.name for i in inputs]
     if [spec.name for spec in session.inputs] != wanted:
@@ -51,4 +76,4 @@ def check_signature(
 
 
 def _drift(kind: str, wanted: str, got: Sequence[TensorSpec]) -> ConversionFailed:
-    return ConversionFailed(f"{kind} {wanted} expected, but torch exported {described(got)}")
+    return ConversionFailed(f"{kind} {wanted} expected, but the file has {described(got)}")

@@ -4,7 +4,7 @@ Sources end at `Converted`: everything after it is ONNX and numpy.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exporter.cases import Case
@@ -20,7 +20,7 @@ class Converted:
 
     model: the file, stripped, with names, opset and axes as asked for. cases: inputs of several
     sizes and the outputs of the source. labels: names of the classes where the source knows them.
-    provenance: kind and name of the source, digest of its weights, versions of what took part.
+    provenance: name of the source and digest of its weights. packages: versions of what took part.
     """
 
     model: Path
@@ -30,6 +30,7 @@ class Converted:
     opset: int
     labels: tuple[str, ...]
     provenance: Mapping[str, str]
+    packages: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,47 +1,52 @@
-"""The export, from module to published version: the one module that knows every step.
+"""The export, from a source to a published version: the one module that knows every step.
 
 load -> convert -> strip -> check -> verify -> variants -> bench -> gate -> publish
 """
 
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from exporter.cases import Case
-from exporter.check import check_file
-from exporter.children import run_child
+from exporter.axes import as_samples, infer_axes
+from exporter.children import DEFAULT_TIMEOUT_S, run_child
 from exporter.errors import UsageError
-from exporter.golden import choose_pairs, write_golden
+from exporter.flow import Converted, Proven
 from exporter.inputs import DynamicAxes, Ranges
+from exporter.model_config import config_of
+from exporter.package import Contents, check_state, find_labelled, write_contents
 from exporter.progress import Progress, Steps
-from exporter.publish import publish, staging
+from exporter.publish import Stage, next_version, publish, staging
+from exporter.report import Report, write_reports
+from exporter.signing import PrivateKey
 from exporter.sources import convert
 from exporter.sources.base import Request
-from exporter.specs import InputSpec
-from exporter.verify import prove
-from service import __version__
-from service.repository.manifest import GOLDEN_FILE, Manifest, Parity, Tolerance
+from exporter.specs import InputSpec, parse_specs, within_limits
+from service.repository.manifest import Manifest, Parity, Tolerance
+from service.repository.names import MODEL_NAME_RULE, is_model_name
 
 DEFAULT_OPSET: Final = 20  # what ONNX Runtime, its quantisers and torch have all long known
 OPSETS: Final = range(18, 27)  # below, torch writes another one; above, the runtime lags behind
 MAX_BATCH: Final = 4096  # rows; the proof runs the module at the largest batch
-_TRIAL: Final = (
-    "loading the model in ONNX Runtime, as a server would (FP16 models are known to crash it: "
-    "export in FP32, with .float()),"
+_PROOF: Final = (
+    "checking and proving the model in ONNX Runtime (FP16 models are known to crash it, and would "
+    "crash a server too: export in FP32, with .float())"
 )
-_PACKAGES: Final = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """A published version. path: its directory in the repository. seconds: of each step."""
+    """A version. path: its directory in the repository; published: it is there.
+
+    After a dry run it is not: path says where it would be.
+    """
 
     path: Path
     manifest: Manifest
-    seconds: Mapping[str, float]
+    report: Report
+    published: bool = True
 
     @property
     def version(self) -> int:
@@ -50,8 +55,18 @@ class ExportResult:
 
     @property
     def parity(self) -> tuple[Parity, ...]:
-        """Return how far ONNX Runtime is from PyTorch, for each batch size and output."""
+        """Return how far ONNX Runtime is from the source, for each batch size and output."""
         return self.manifest.parity
+
+    @property
+    def chosen(self) -> str:
+        """Return which variant it is: "source" for the model as it was converted."""
+        return self.manifest.variant
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Return how long each step took."""
+        return self.report.seconds
 
 
 def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has a default)
@@ -61,13 +76,18 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     name: str,
     repository: str | Path,
     weights: str | Path | None = None,
-    specs: Sequence[InputSpec] = (),
+    inputs: Sequence[str | InputSpec] = (),
+    samples: Sequence[Mapping[str, Any]] = (),
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     batch: bool = True,
     dynamic_axes: DynamicAxes | None = None,
+    limits: Mapping[str, tuple[int, int]] | None = None,
     ranges: Ranges | None = None,
     max_batch_size: int = 64,
+    batch_buckets: Sequence[int] = (),
+    labels: Sequence[str] = (),
+    state: Mapping[str, str] | None = None,
     tolerance: Tolerance | None = None,
     opset: int = DEFAULT_OPSET,
     version: int | None = None,
@@ -75,6 +95,10 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     source: str = "",
     trust_pickle: bool = False,
     allow_globals: Sequence[str] = (),
+    config_pbtxt: bool | None = None,
+    key: str | Path | None = None,
+    dry_run: bool = False,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Convert a model to ONNX, prove that it computes the same, and publish it as a version.
@@ -82,25 +106,39 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     model: of a framework, or SOURCE as text or path, see docs/exporter.md. A module is
     exported in eval mode and left as it was; what text names is loaded in a child process.
     example_inputs: one tensor, several in the order of forward's arguments, or by name. Their
-    first rows are part of the proof; random data in their range is added. None: the source's own.
-    weights: .safetensors or a state dict for the module. specs: `--input`, parsed.
+    first rows are part of the proof; random data in its range is added. None: the source's own.
+    weights: .safetensors or a state dict for the module.
+    inputs: as `--input` says them: "image:float32[batch,784]=0..1".
+    samples: two or more examples by input name; an extent that differs between them is free.
     name: of the model. repository: directory, made if it is missing.
     input_names: default: forward's arguments. output_names: default: the keys of the returned
     dict, "output" for a single tensor, else output_0, output_1 and so on.
     batch: axis 0 of every input and output is the batch, of any size. False: a fixed shape.
     dynamic_axes: axes besides the batch that may have any size: {"tokens": {1: "length"}}.
+    limits: smallest and largest size of such an axis, by its name; both are proved.
     ranges: lowest and highest random value by input; default: those of the example.
     max_batch_size: the largest batch that is proved and that the server will run.
+    batch_buckets: further sizes of batches to prove and to run before the version serves.
+    labels: names of the classes, for the output whose last axis has as many.
+    state: the output that is to be given to an input next time, by that input.
     tolerance: default 1e-4 of the largest value of each output; 5e-3 if one is FP16.
     version: default: one above the highest. A version that exists is never changed.
     source: where the model came from, for the manifest. Default: SOURCE, or the model's class.
     trust_pickle, allow_globals: may files be loaded that can run code, or hold these names?
-    progress: is called with a line of text before each step.
+    config_pbtxt: write one where there is none; None: if there are labels, which only it can say.
+    key: a private key in PEM form that signs the version. dry_run: do all but publish.
+    timeout_s: the longest that a child process may take. progress: is called with a line of text
+    before each step.
 
     Raises UsageError, UnsafeArtefact, WeightsError, ConversionFailed, VerificationFailed (with a
-    table of what differs), ChildCrashed or PublishFailed. Then nothing was published.
+    table of what differs), GateFailed, ChildCrashed or PublishFailed; nothing was published then.
     """
+    if not is_model_name(name):
+        raise UsageError(f"{name!r} cannot name a model: {MODEL_NAME_RULE}")
+    buckets = _checked_sizes(max_batch_size if batch else 0, batch_buckets)
     _check_numbers(max_batch_size, opset, version)
+    specs = within_limits(_specs(inputs), limits or {})
+    examples, axes = _examples(example_inputs, samples, dict(dynamic_axes or {}), batch=batch)
     request = Request(
         source=model,
         name=name,
@@ -110,44 +148,140 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
         max_batch_size=max_batch_size,
         seed=seed,
         weights=None if weights is None else Path(weights),
-        specs=tuple(specs),
-        examples=example_inputs,
-        ranges=dict(ranges or {}),
-        dynamic_axes=dict(dynamic_axes or {}),
+        specs=specs,
+        examples=examples,
+        ranges={**_spec_ranges(specs), **(ranges or {})},
+        dynamic_axes={**_spec_axes(specs, batch=batch), **axes},
         input_names=None if input_names is None else tuple(input_names),
         output_names=None if output_names is None else tuple(output_names),
+        batch_buckets=buckets,
+        limits=dict(limits or {}),
         trust_pickle=trust_pickle,
         allow_globals=tuple(allow_globals),
     )
+    private = None if key is None else PrivateKey(Path(key))
     steps = Steps(progress)
-    with staging(Path(repository), name) as stage:
+    with _stage(Path(repository), name, dry_run=dry_run) as stage:
         with steps.step("convert"):
-            converted = convert(request, stage.files, progress=steps.say)
-        with steps.step("check", "checking the file"):
-            check_file(converted.model)
-            run_child("exporter.session:try_loading", [converted.model], what=_TRIAL)
-        line = f"proving that ONNX Runtime computes the same at {_sizes(converted.cases)}"
-        with steps.step("verify", line):
-            proven = prove(converted, converted.model, tolerance)
-        with steps.step("publish", "publishing"):
-            write_golden(stage.files / GOLDEN_FILE, choose_pairs(converted.cases))
-            manifest = Manifest(
-                name=name,
-                version=0,
-                inputs=proven.inputs,
-                outputs=proven.outputs,
-                max_batch_size=max_batch_size if batch else 0,
-                opset=converted.opset,
-                files={},
-                golden=GOLDEN_FILE,
-                tolerance=proven.tolerance,
-                parity=proven.agreement.parity,
-                producer=_producer(),
-                source=dict(converted.provenance),
-                axes=proven.axes,
+            converted = convert(request, stage.work, progress=steps.say, timeout_s=timeout_s)
+        with steps.step("verify", "checking the file"):
+            proven = _prove(converted, tolerance, request, steps, timeout_s)
+            check_state(state or {}, proven.inputs, proven.outputs)
+        with steps.step("publish"):
+            contents = _contents(request, converted, proven, labels, state)
+            manifest = write_contents(stage, contents)
+            report = Report(manifest, proven.agreement, steps.seconds)
+            write_reports(stage.files, report)
+            write_config = bool(manifest.labels) if config_pbtxt is None else config_pbtxt
+            if dry_run:
+                number = version or next_version(Path(repository) / name)
+                path = Path(repository) / name / str(number)
+                return ExportResult(path, manifest, report, published=False)
+            steps.say("publishing")
+            path, manifest = publish(
+                stage,
+                manifest,
+                version,
+                key=private,
+                config=config_of(manifest) if write_config else None,
             )
-            path, manifest = publish(stage, manifest, version)
-    return ExportResult(path, manifest, steps.seconds)
+    return ExportResult(path, manifest, replace(report, manifest=manifest))
+
+
+def _prove(
+    converted: Converted,
+    tolerance: Tolerance | None,
+    request: Request,
+    steps: Steps,
+    timeout_s: float,
+) -> Proven:
+    """Prove a file in a child process: the runtime is foreign native code."""
+    proven: Proven = run_child(
+        "exporter.verify:prove_file",
+        (converted, tolerance, request.limits),
+        what=_PROOF,
+        timeout_s=timeout_s,
+        progress=steps.say,
+    )
+    return proven
+
+
+def _contents(
+    request: Request,
+    converted: Converted,
+    proven: Proven,
+    labels: Sequence[str],
+    state: Mapping[str, str] | None,
+) -> Contents:
+    chosen = tuple(labels) or converted.labels
+    labels_of = find_labelled(chosen, proven.outputs, asked=bool(labels))
+    return Contents(
+        name=request.name,
+        proven=proven,
+        cases=converted.cases,
+        opset=converted.opset,
+        max_batch_size=request.max_batch_size if request.batch else 0,
+        provenance=converted.provenance,
+        packages=converted.packages,
+        labels=chosen if labels_of else (),
+        labels_of=labels_of,
+        state=state or {},
+        tolerance=proven.tolerance,
+        batch_buckets=request.batch_buckets,
+    )
+
+
+@contextmanager
+def _stage(repository: Path, name: str, *, dry_run: bool) -> Iterator[Stage]:
+    """Give a stage in the repository, or, for a dry run, in a place that goes away."""
+    if not dry_run:
+        with staging(repository, name) as stage:
+            yield stage
+        return
+    with TemporaryDirectory(prefix="penstock-") as place, staging(Path(place), name) as stage:
+        yield stage
+
+
+def _examples(
+    given: Any, samples: Sequence[Mapping[str, Any]], axes: dict[str, Any], *, batch: bool
+) -> tuple[Any, dict[str, Any]]:
+    """Return the example and the free axes, those that the samples show included."""
+    if not samples:
+        return given, axes
+    if given is not None:
+        raise UsageError("give either example_inputs or samples, not both")
+    arrays = as_samples(samples)
+    if len(arrays) == 1:
+        return arrays[0], axes
+    found = infer_axes(arrays, batch=batch)
+    return arrays[0], {**found, **{name: {**found.get(name, {}), **a} for name, a in axes.items()}}
+
+
+def _specs(inputs: Sequence[str | InputSpec]) -> tuple[InputSpec, ...]:
+    texts = [item for item in inputs if isinstance(item, str)]
+    parsed = iter(parse_specs(texts))
+    return tuple(next(parsed) if isinstance(item, str) else item for item in inputs)
+
+
+def _spec_axes(specs: Sequence[InputSpec], *, batch: bool) -> dict[str, Mapping[int, str]]:
+    """Return the free axes of specifications; axis 0 is the batch, if there is one."""
+    return {
+        spec.name: {axis: name for axis, name in spec.axes.items() if axis or not batch}
+        for spec in specs
+    }
+
+
+def _spec_ranges(specs: Sequence[InputSpec]) -> dict[str, tuple[float, float]]:
+    return {s.name: (s.low, s.high) for s in specs if s.low is not None and s.high is not None}
+
+
+def _checked_sizes(max_batch_size: int, buckets: Sequence[int]) -> tuple[int, ...]:
+    wrong = [size for size in buckets if not 1 <= size <= max_batch_size]
+    if wrong:
+        raise UsageError(
+            f"batch bucket {wrong[0]}: expected 1 to max_batch_size, which is {max_batch_size}",
+        )
+    return tuple(sorted(set(buckets)))
 
 
 def _check_numbers(max_batch_size: int, opset: int, version: int | None) -> None:
@@ -160,13 +294,3 @@ def _check_numbers(max_batch_size: int, opset: int, version: int | None) -> None
         )
     if version is not None and not 1 <= version < 10**18:
         raise UsageError(f"version is {version}; expected a number from 1")
-
-
-def _sizes(cases: Sequence[Case]) -> str:
-    batches = sorted({case.rows for case in cases})
-    return "batch " + ", ".join(map(str, batches)) if batches[0] else "its fixed shape"
-
-
-def _producer() -> dict[str, str]:
-    versions = {package: metadata.version(package) for package in _PACKAGES}
-    return {**versions, "penstock": __version__, "python": platform.python_version()}

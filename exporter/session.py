@@ -38,7 +38,8 @@ class Session:
         except Exception as error:  # ONNX Runtime's errors have no common base
             shapes = ", ".join(f"{name} {dims(a.shape)}" for name, a in inputs.items())
             raise ConversionFailed(
-                f"ONNX Runtime fails where PyTorch does not, with {shapes}: {_first_line(error)}",
+                f"ONNX Runtime fails where the source does not, with {shapes}: "
+                f"{_first_line(error)}",
             ) from error
         return dict(zip(names, arrays, strict=True))
 

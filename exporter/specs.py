@@ -7,7 +7,7 @@ number, a name (free, any size) or NAME=SIZE (free, of this size in the example)
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ _SPEC: Final = re.compile(
     r"(?:=(?P<low>-?[\d.eE+-]+?)\.\.(?P<high>-?[\d.eE+-]+))?",
 )
 _EXTENT: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:=(?P<size>[1-9]\d*))?|(?P<fixed>[1-9]\d*)")
+_LIMITS: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)=(?P<low>\d{1,9})\.\.(?P<high>\d{1,9})")
 _DTYPES: Final = (
     "float32", "float64", "float16", "int64", "int32", "int16", "int8",
     "uint64", "uint32", "uint16", "uint8", "bool",
@@ -68,6 +69,42 @@ def examples_of(specs: Sequence[InputSpec], seed: int) -> Tensors:
     """
     random = np.random.default_rng(seed)
     return {spec.name: _random(spec, random) for spec in specs}
+
+
+def within_limits(
+    specs: Sequence[InputSpec], limits: Mapping[str, tuple[int, int]]
+) -> tuple[InputSpec, ...]:
+    """Return the specifications with the examples' sizes moved into the limits of each axis."""
+
+    def size(axes: Mapping[int, str], axis: int, extent: int) -> int:
+        low, high = limits.get(axes.get(axis, ""), (extent, extent))
+        return max(low, min(extent, high))
+
+    return tuple(
+        replace(
+            spec,
+            shape=tuple(size(spec.axes, axis, extent) for axis, extent in enumerate(spec.shape)),
+        )
+        for spec in specs
+    )
+
+
+def parse_limits(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return what each `--axis NAME=LOW..HIGH` says. Raises UsageError."""
+    limits: dict[str, tuple[int, int]] = {}
+    for text in texts:
+        match = _LIMITS.fullmatch(text.strip())
+        if match is None:
+            raise UsageError(f"--axis {text!r}: expected NAME=LOW..HIGH, such as length=1..512")
+        name, low, high = match["name"], int(match["low"]), int(match["high"])
+        if name == BATCH:
+            raise UsageError("--axis batch: the largest batch is said by --max-batch-size")
+        if name in limits:
+            raise UsageError(f"--axis {name} is given twice")
+        if not 1 <= low <= high:
+            raise UsageError(f"--axis {text!r}: expected 1 or more, and LOW not above HIGH")
+        limits[name] = (low, high)
+    return limits
 
 
 def check_batches(specs: Sequence[InputSpec], *, batch: bool) -> None:

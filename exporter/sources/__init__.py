@@ -5,8 +5,9 @@ for all: run it at every size to be proved, convert it, correct its shapes, stri
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,7 +62,7 @@ def convert(
 def convert_here(request: Request, directory: Path, *, progress: Progress) -> Converted:
     """Convert a source in this process."""
     path = directory / MODEL_FILE
-    with _opened(request, progress) as source:
+    with _opened(request, progress) as (source, packages):
         progress("converting to ONNX")
         model = source.convert()
         progress("running the source at every size that is to be proved")
@@ -72,16 +73,35 @@ def convert_here(request: Request, directory: Path, *, progress: Progress) -> Co
             max_batch_size=request.max_batch_size if request.batch else 0,
             seed=request.seed,
             explain=source.explain,
+            batches=request.batch_buckets,
+            limits=request.limits,
         )
     _finish(model, request.name, source, cases, path)
     return Converted(
-        path, source.inputs, source.outputs, cases, source.opset, source.labels, source.provenance
+        path,
+        source.inputs,
+        source.outputs,
+        cases,
+        source.opset,
+        source.labels,
+        source.provenance,
+        versions_of(packages),
     )
 
 
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Return the version of each package that is installed, by its name on the index."""
+    versions = {}
+    for package in packages:
+        name = package.replace("_", "-")
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
 @contextmanager
-def _opened(request: Request, progress: Progress) -> Iterator[Opened]:
-    """Open the source, whatever kind it is."""
+def _opened(request: Request, progress: Progress) -> Iterator[tuple[Opened, tuple[str, ...]]]:
+    """Open the source, whatever kind it is; name the packages of its kind too."""
     if isinstance(request.source, str):
         kind = kind_of_text(request.source)
         request = replace(request, label=request.label or label_of(request.source))
@@ -94,7 +114,7 @@ def _opened(request: Request, progress: Progress) -> Iterator[Opened]:
         request = replace(request, examples={**examples_of(request.specs, request.seed), **samples})
     require(f"a {kind.KIND}", kind.PACKAGES, kind.EXTRA)
     with kind.opened(request) as source:
-        yield source
+        yield source, source.packages or kind.PACKAGES
 
 
 def _finish(model: "ir.Model", name: str, source: Opened, cases: Sequence[Any], path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exporter.cases import Explain, Reference
+from exporter.cases import Explain, Limits, Reference
 from exporter.errors import UsageError
 from exporter.inputs import DynamicAxes, Inputs, Ranges
 from exporter.specs import InputSpec
@@ -31,6 +31,7 @@ class Request:
     for the manifest; default: SOURCE without directories, or the class of the object.
     examples: as the framework takes them, or arrays by input name; None: of specs, or of the
     source itself. specs: `--input`, parsed.
+    batch_buckets: sizes of batches to prove besides the usual ones. limits: sizes of free axes.
     trust_pickle: files that can run code when they are loaded may be. allow_globals: the names
     that a pickle may hold, as "package.Name", without being trusted as a whole.
     has_samples: examples are the user's own data, not only made up from specs.
@@ -50,6 +51,8 @@ class Request:
     dynamic_axes: DynamicAxes = field(default_factory=dict)
     input_names: tuple[str, ...] | None = None
     output_names: tuple[str, ...] | None = None
+    batch_buckets: tuple[int, ...] = ()
+    limits: Limits = field(default_factory=dict)
     trust_pickle: bool = False
     allow_globals: tuple[str, ...] = ()
     has_samples: bool = False
@@ -62,6 +65,7 @@ class Opened:
     run: computes the outputs, in order. convert: writes it down in ONNX, with the names of inputs
     and outputs; called at most once. explain: words for what run may raise. opset: of the graph.
     labels: of classes, where the source knows them. provenance: what it is, for the manifest.
+    packages: those that took part, if others than those of the kind.
     """
 
     inputs: Inputs
@@ -72,6 +76,7 @@ class Opened:
     provenance: Mapping[str, str]
     labels: tuple[str, ...] = ()
     explain: Explain | None = None
+    packages: tuple[str, ...] = ()
 
 
 class Kind(Protocol):

@@ -47,7 +47,7 @@ def opened(request: Request) -> Iterator[Opened]:
     require(f"a {kind.KIND}", kind.PACKAGES, kind.EXTRA)
     examples = built.example_inputs if request.examples is None else request.examples
     with kind.opened(replace(request, source=built.model, examples=examples)) as source:
-        yield source
+        yield replace(source, packages=kind.PACKAGES)
 
 
 def build(text: str) -> Built:

@@ -52,4 +52,4 @@ def publish_signed(
         (stage.files / "model.onnx").write_bytes(content)
         (stage.files / "golden.npz").write_bytes(b"golden")
         private = PrivateKey(key) if key else None
-        return publish(stage, manifest, None, private)[0]
+        return publish(stage, manifest, None, key=private)[0]

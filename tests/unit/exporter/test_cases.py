@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporter.cases import make_cases
-from exporter.errors import ConversionFailed
+from exporter.errors import ConversionFailed, UsageError
 from exporter.inputs import Input, make_inputs
 from service.tensors import Array, Tensors
 
@@ -97,10 +97,61 @@ def test_without_a_batch_the_shape_stays_and_the_data_changes() -> None:
 
 
 def test_other_free_axes_take_other_sizes() -> None:
-    """A free length is run at two lengths besides the example's."""
+    """A free length is run at three lengths besides the example's, one of them 1."""
     inputs = make_inputs({"x": _EXAMPLE}, batch=True, dynamic_axes={"x": {1: "length"}})
     cases = make_cases(_double, inputs, ["y"], max_batch_size=4, seed=0)
-    assert {case.inputs["x"].shape[1] for case in cases} == {6, 12, 7}
+    assert {case.inputs["x"].shape[1] for case in cases} == {6, 12, 7, 1}
+
+
+def _even_columns(inputs: Tensors) -> list[Array]:
+    if inputs["x"].shape[1] % 2:
+        raise ValueError("an even number, please")
+    return [inputs["x"]]
+
+
+def test_a_length_that_takes_two_sizes_alone_is_not_free() -> None:
+    """Fewer than three sizes prove nothing; which ones were taken is said, and a way out."""
+    inputs = make_inputs({"x": _EXAMPLE}, batch=True, dynamic_axes={"x": {1: "length"}})
+
+    def short(given: Tensors) -> list[Array]:
+        return [given["x"]] if given["x"].shape[1] == 7 else [*_six_columns(given)]
+
+    with pytest.raises(ConversionFailed, match=r"takes only length=7\. Give.*--axis"):
+        make_cases(short, inputs, ["y"], max_batch_size=4, seed=0)
+
+
+def test_the_ends_of_a_range_are_run() -> None:
+    """Smallest and largest size of an axis are proved, and nothing outside."""
+    inputs = make_inputs({"x": _EXAMPLE}, batch=True, dynamic_axes={"x": {1: "length"}})
+    cases = make_cases(_double, inputs, ["y"], max_batch_size=4, seed=0, limits={"length": (4, 9)})
+    sizes = {case.inputs["x"].shape[1] for case in cases}
+    assert {4, 6, 9} <= sizes <= {4, 5, 6, 7, 8, 9}
+
+
+def test_the_end_of_a_range_that_the_source_refuses_is_an_error() -> None:
+    """A range that is said must be one that the source takes."""
+    inputs = make_inputs({"x": _EXAMPLE}, batch=True, dynamic_axes={"x": {1: "length"}})
+    with pytest.raises(ConversionFailed, match="an even number, please"):
+        make_cases(_even_columns, inputs, ["y"], max_batch_size=4, seed=0,
+                   limits={"length": (4, 9)})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [({"width": (1, 9)}, "limits for the axis 'width'"), ({"length": (7, 9)}, "7 to 9")],
+)
+def test_limits_that_do_not_fit_are_refused(limits: dict[str, tuple[int, int]], says: str) -> None:
+    """Limits are for an axis that is free, and the example lies within them."""
+    inputs = make_inputs({"x": _EXAMPLE}, batch=True, dynamic_axes={"x": {1: "length"}})
+    with pytest.raises(UsageError, match=says):
+        make_cases(_double, inputs, ["y"], max_batch_size=4, seed=0, limits=limits)
+
+
+def test_buckets_are_run_too() -> None:
+    """A size of batch that is to be served is proved; what is above the largest is not."""
+    inputs = make_inputs({"x": _EXAMPLE}, batch=True)
+    cases = make_cases(_double, inputs, ["y"], max_batch_size=16, seed=0, batches=(8, 32))
+    assert [case.rows for case in cases] == [1, 2, 3, 8, 16]
 
 
 def test_a_batch_that_the_source_refuses_is_an_error() -> None:

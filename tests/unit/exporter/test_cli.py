@@ -1,5 +1,7 @@
 """The command line where no torch is needed: help, usage, exit codes."""
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from exporter import errors
+from exporter.arguments import VERBS, make_parser
 from exporter.cli import EXIT_CODES, main
+from exporter.options_file import parse_with_file
 
 _ROOT = Path(__file__).parents[3]
 
@@ -58,18 +62,84 @@ def test_help_shows_an_example_and_every_exit_code(capsys: pytest.CaptureFixture
     ("arguments", "says"),
     [
         ([], "SOURCE, --name, --repository"),
-        (["m:b", "--name", "x"], "--repository"),
-        (["m:b", "--name", "x", "--repository", "r", "--opset", "new"], "invalid int value"),
+        (["m:b", "--name", "x"], "required: --repository"),
+        (["m:b", "--name", "x", "--repository", "r", "--axis", "length"], "NAME=LOW..HIGH"),
+        (["m:b", "--name", "x", "--repository", "r", "--axis", "batch=1..2"], "--max-batch-size"),
     ],
 )
 def test_missing_arguments_are_wrong_usage(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is missing is named, and the exit code is 2."""
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
+    """What is missing or wrong is named, and the exit code is 2."""
+    assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_no_option_takes_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word for a number stops with 2, as it does everywhere."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["m:b", "--name", "x", "--repository", "r", "--opset", "new"])
+    assert stopped.value.code == 2
+    assert "invalid int value" in capsys.readouterr().err
+
+
+def test_options_from_a_file(tmp_path: Path) -> None:
+    """A TOML file has the options by their names; the command line wins over it."""
+    (tmp_path / "e.toml").write_text(
+        'source = "m:b"\nname = "x"\nmax-batch-size = 8\nno-batch = true\n'
+        'input = ["a:float32[2]", "b:float32[2]"]\nlabels = "l.txt"\nrtol = 1e-3\n'
+    )
+    parser = make_parser("export")
+    arguments = parse_with_file(
+        parser, ["--config", str(tmp_path / "e.toml"), "--name", "y", "--input", "c:float32[2]"]
+    )
+    assert (arguments.source, arguments.name, arguments.max_batch_size) == ("m:b", "y", 8)
+    assert (arguments.no_batch, arguments.rtol, arguments.labels) == (True, 1e-3, Path("l.txt"))
+    assert (arguments.input, arguments.opset) == (["c:float32[2]"], 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nam = 'x'", "unknown option 'nam'"),
+        ("no-batch = 1", "expected true or false"),
+        ("opset = 'new'", "opset is 'new'"),
+        ("name = ['x']", "expected text or a number"),
+        ("name = ", "not TOML"),
+        ("config = 'other.toml'", "unknown option 'config'"),
+    ],
+)
+def test_a_wrong_file_of_options_is_wrong_usage(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """File, option and what was expected are said, and the exit code is 2."""
+    (tmp_path / "e.toml").write_text(text)
+    assert main(["--config", str(tmp_path / "e.toml")]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_failure_is_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json nothing but JSON is on stdout, also when it fails."""
+    assert main(["m:b", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert (report["published"], report["error"], report["exit_code"]) == (False, "UsageError", 2)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help_that_loads_nothing(verb: str) -> None:
+    """--help of a verb imports no numpy either, and its module and function are there."""
+    words = [] if verb == "export" else [verb]
+    loaded = _python(
+        "import contextlib, io, sys\n"
+        "from exporter.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        f"    main({[*words, '--help']})\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    ).split()
+    assert "exporter" in loaded
+    assert not {"torch", "numpy", "onnx", "onnxruntime"} & set(loaded)
+    module, _, function = VERBS[verb].run.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_a_malformed_input_is_wrong_usage(

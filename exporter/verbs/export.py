@@ -1,0 +1,141 @@
+"""`penstock-export SOURCE`: everything from a source to a published version."""
+
+import argparse
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from exporter.console import Console
+from exporter.errors import UsageError
+from service.repository.manifest import Tolerance
+
+_EXTRA: Final = ("onnx", "onnx_ir")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Export, and show what was published. Raises ExportError."""
+    _check_given(arguments)
+    options = export_options(arguments)
+    check_installed()
+    from exporter import pipeline, report  # noqa: PLC0415 (a wrong option is told without onnx)
+
+    labels = read_labels(arguments.labels) if arguments.labels else ()
+    result = pipeline.export(
+        arguments.source,
+        name=arguments.name,
+        repository=arguments.repository,
+        version=arguments.version,
+        labels=labels,
+        state=read_pairs("--state", arguments.state or ()),
+        config_pbtxt=arguments.config_pbtxt,
+        key=arguments.key,
+        dry_run=arguments.dry_run,
+        progress=console.say,
+        **options,
+    )
+    console.export_result(
+        report.as_text(
+            result.report, result.path, arguments.repository, published=result.published
+        ),
+        report.as_json(result.report, result.path, published=result.published),
+    )
+    return 0
+
+
+def export_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the arguments on source, inputs and proof mean to `exporter.export`."""
+    from exporter.specs import (  # noqa: PLC0415 (numpy, which --help does without)
+        check_batches,
+        check_samples,
+        parse_limits,
+        parse_specs,
+        read_samples,
+    )
+
+    limits = parse_limits(arguments.axis or ())
+    specs = parse_specs(arguments.input or ())
+    check_batches(specs, batch=not arguments.no_batch)
+    samples = []
+    for path in arguments.sample or ():
+        samples.append(read_samples(path))
+        if specs:
+            check_samples(path, samples[-1], [spec.name for spec in specs])
+    return {
+        "weights": arguments.weights,
+        "inputs": specs,
+        "samples": samples,
+        "output_names": arguments.output,
+        "batch": not arguments.no_batch,
+        "limits": limits,
+        "max_batch_size": arguments.max_batch_size,
+        "batch_buckets": arguments.batch_bucket or (),
+        "tolerance": tolerance_of(arguments),
+        "opset": arguments.opset,
+        "seed": arguments.seed,
+        "trust_pickle": arguments.trust_pickle,
+        "allow_globals": arguments.allow_global or (),
+        "timeout_s": arguments.timeout,
+    }
+
+
+def check_installed() -> None:
+    """Raise UsageError if a package of the extra is missing: the server is installed without."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} is not installed; the exporter needs: "
+            "pip install 'penstock[export]'",
+        )
+
+
+def tolerance_of(arguments: argparse.Namespace) -> Tolerance | None:
+    """Return the tolerance that was asked for, None for the default of the datatype."""
+    given = {"relative": arguments.rtol, "absolute": arguments.atol}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, value in chosen.items():
+        if not 0 <= value < 1:
+            raise UsageError(f"--{name[0]}tol is {value:g}; expected 0 to 1")
+    return Tolerance(**{**asdict(Tolerance()), **chosen}) if chosen else None
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file of labels. Raises UsageError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UsageError(f"--labels {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--labels {path}: not UTF-8 text at byte {error.start}") from error
+    if not lines:
+        raise UsageError(f"--labels {path}: is empty; expected one label a line")
+    return tuple(lines)
+
+
+def read_pairs(flag: str, texts: Any) -> dict[str, str]:
+    """Return the pairs of a repeated NAME=VALUE. Raises UsageError."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name and value):
+            raise UsageError(f"{flag} {text!r}: expected INPUT=OUTPUT")
+        if name in pairs:
+            raise UsageError(f"{flag}: {name} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _check_given(arguments: argparse.Namespace) -> None:
+    missing = [
+        flag
+        for flag, value in (
+            ("SOURCE", arguments.source),
+            ("--name", arguments.name),
+            ("--repository", arguments.repository),
+        )
+        if not value
+    ]
+    if missing:
+        raise UsageError(
+            f"the following arguments are required: {', '.join(missing)}; see --help",
+        )
