@@ -169,3 +169,80 @@ fn refuse(counter: Counter, code: i32, message: &str) -> Refusal {
     write_status(response.headers_mut(), code, message);
     Refusal { counter, response }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{admit, code, Refusal};
+    use crate::core::{Arity, Core, Methods};
+    use crate::limits::Limits;
+    use http::request::Parts;
+    use http::{HeaderName, HeaderValue, Request};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn core() -> Arc<Core> {
+        let mut methods = Methods::default();
+        methods.insert("/a/b".to_owned(), Arity::Unary);
+        Arc::new(Core::new(methods, Limits::for_tests()))
+    }
+
+    fn request(path: &str, headers: &[(&str, &[u8])]) -> Parts {
+        let mut request = Request::post(path).header("content-type", "application/grpc");
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+                request = request.header(name, value);
+            }
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn status(refusal: &Refusal) -> Option<i32> {
+        refusal.response.headers().get("grpc-status")?.to_str().ok()?.parse().ok()
+    }
+
+    #[test]
+    fn headers_count_as_http_counts_them_and_the_limit_is_inclusive() {
+        let core = core();
+        let limit = core.limits.header_list_bytes as usize;
+        let fixed = [":method", "POST", ":scheme", "https", ":path", "/a/b", ":authority"];
+        let fixed = fixed.concat().len() + "content-typeapplication/grpckey".len() + 6 * 32;
+        for (size, fits) in [(limit - fixed, true), (limit - fixed + 1, false)] {
+            let admitted = admit(&core, &request("/a/b", &[("key", &vec![b'v'; size])]), false);
+            let refused = admitted.as_ref().err().and_then(status);
+            assert_eq!(refused, (!fits).then_some(code::RESOURCE_EXHAUSTED));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_headers_are_admitted_or_refused_with_a_status(
+            path in "/a/b|/[!-~]{0,40}",
+            names in prop::collection::vec(
+                "grpc-(timeout|encoding|accept-encoding|status)|[a-z]{1,6}-bin|[a-z-]{1,20}",
+                0..12,
+            ),
+            values in prop::collection::vec(
+                prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..60),
+                    "[0-9]{1,9}[HMSmun]|gzip|deflate|identity|[A-Za-z0-9+/=]{0,20}"
+                        .prop_map(String::into_bytes),
+                ],
+                12,
+            ),
+        ) {
+            prop_assume!(path.parse::<http::Uri>().is_ok());
+            let core = core();
+            let headers: Vec<_> =
+                names.iter().map(String::as_str).zip(values.iter().map(Vec::as_slice)).collect();
+            match admit(&core, &request(&path, &headers), false) {
+                Ok(_) => prop_assert_eq!(path.split(['?', '#']).next(), Some("/a/b")),
+                Err(refusal) => {
+                    let is_http = refusal.response.status() != http::StatusCode::OK;
+                    prop_assert!(is_http || status(&refusal).is_some_and(|code| code > 0));
+                }
+            }
+            prop_assert_eq!(core.calls(), 0); // whoever was admitted has left, nobody else came
+        }
+    }
+}

@@ -219,3 +219,64 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         Pin::new(&mut this.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Metered;
+    use crate::core::{Core, Methods};
+    use crate::limits::Limits;
+    use crate::pool::SIZE;
+    use proptest::prelude::*;
+    use tokio::io::{duplex, AsyncReadExt, AsyncWriteExt};
+
+    fn in_runtime<T>(run: impl std::future::Future<Output = T>) -> T {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.build().expect("a runtime").block_on(run)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn bytes_pass_unchanged_in_both_directions_however_they_are_cut(
+            message in prop::collection::vec(any::<u8>(), 1..3 * SIZE),
+            cut in 1usize..2 * SIZE,
+            pipe in 1usize..SIZE,
+            corked: bool,
+        ) {
+            in_runtime(async {
+                let core = Core::new(Methods::default(), Limits::for_tests());
+                let (near, mut far) = duplex(pipe);
+                let (mut metered, meter) = Metered::new(near, &core);
+                let expected = message.clone();
+                let echo = async {
+                    let mut bytes = vec![0; expected.len()];
+                    far.read_exact(&mut bytes).await.expect("all of it");
+                    // As a DATA frame that never ends: nothing in it is taken for a frame.
+                    let mut framed = vec![0; 24];
+                    framed.extend([0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]);
+                    framed.extend(&bytes);
+                    far.write_all(&framed).await.expect("open");
+                    bytes
+                };
+                let talk = async {
+                    for part in message.chunks(cut) {
+                        meter.cork(corked);
+                        metered.write_all(part).await.expect("open");
+                        metered.flush().await.expect("open");
+                    }
+                    meter.cork(false);
+                    metered.flush().await.expect("open");
+                    let mut back = vec![0; 33 + message.len()];
+                    metered.read_exact(&mut back).await.expect("all of it");
+                    back.split_off(33)
+                };
+                let (sent, back) = tokio::join!(echo, talk);
+                prop_assert_eq!(&sent, &message);
+                prop_assert_eq!(&back, &message);
+                prop_assert!(!meter.is_holding());
+                Ok(())
+            })?;
+        }
+    }
+}

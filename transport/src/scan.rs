@@ -175,6 +175,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_bytes_are_scanned_and_their_verdict_does_not_depend_on_the_cuts(
+            bytes in prop::collection::vec(any::<u8>(), 0..2000),
+            cut in 1usize..64,
+        ) {
+            let now = Instant::now();
+            let answered = AtomicBool::new(false);
+            let verdict = |cut: usize| {
+                let mut scanner = Scanner::new(&limits(Some(Duration::from_secs(10))), now);
+                let mut copy = bytes.clone();
+                let verdicts = copy.chunks_mut(cut).map(|part| scanner.accept(part, now, &answered));
+                let within = verdicts.fold(true, |all, one| all && one);
+                (within, copy)
+            };
+            let (whole, mended) = verdict(bytes.len().max(1));
+            prop_assert_eq!(verdict(cut), (whole, mended.clone()));
+            prop_assert_eq!(mended.len(), bytes.len());
+        }
+
+        #[test]
         fn resets_are_counted_however_the_bytes_are_cut(
             payloads in prop::collection::vec(0usize..300, 0..8),
             resets in 0u32..20,

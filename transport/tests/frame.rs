@@ -4,8 +4,8 @@
 use bytes::{Bytes, BytesMut};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use flate2::Compression;
-use penstock_transport::wire::encoding::Encoding;
-use penstock_transport::wire::frame::{encode, Decoder, FrameError, HEADER};
+use penstock_transport::wire::encoding::{takes_gzip, Encoding};
+use penstock_transport::wire::frame::{encode, encode_as, Decoder, FrameError, HEADER};
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -51,6 +51,28 @@ fn decode(decoder: &mut Decoder, bytes: &Bytes, cut: usize) -> Result<Vec<Bytes>
 }
 
 proptest! {
+    #[test]
+    fn replies_come_back_whatever_their_encoding(
+        message in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..20_000),
+            prop::collection::vec(0u8..2, 0..20_000),
+        ],
+        encoding in prop::sample::select(vec![Encoding::Identity, Encoding::Gzip]),
+    ) {
+        let mut out = BytesMut::new();
+        encode_as(encoding, &message, &mut out).expect("short enough");
+        prop_assert!(out.len() <= HEADER + message.len(), "larger than without");
+        let mut decoder = Decoder::new(encoding, LIMIT);
+        let decoded = decode(&mut decoder, &out.freeze(), 1000).expect("well formed");
+        prop_assert_eq!(decoded, [message]);
+    }
+
+    #[test]
+    fn any_list_of_encodings_is_read(accepted: Vec<u8>) {
+        let names = accepted.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        prop_assert_eq!(takes_gzip(&accepted), names.into_iter().any(|name| name == b"gzip"));
+    }
+
     #[test]
     fn messages_come_back_however_they_are_cut(
         messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..8),
@@ -120,6 +142,20 @@ proptest! {
                 prop_assert!(is_known, "{error}");
             }
         }
+    }
+}
+
+#[test]
+fn gzip_is_found_among_what_a_peer_takes() {
+    for (accepted, expected) in [
+        (&b"gzip"[..], true),
+        (b"identity, deflate, gzip", true),
+        (b"identity,gzip", true),
+        (b"gzipped", false),
+        (b"identity", false),
+        (b"", false),
+    ] {
+        assert_eq!(takes_gzip(accepted), expected);
     }
 }
 

@@ -83,7 +83,7 @@ fn split(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::{encode, malformed, visible, Value};
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     #[test]
@@ -130,6 +130,44 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_headers_are_visible_or_named(
+            pairs in prop::collection::vec(
+                ("[a-z]{1,8}(-bin)?", prop::collection::vec(32u8..=255, 0..60)),
+                0..10,
+            ),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &pairs {
+                let value = HeaderValue::from_bytes(value).ok().filter(|_| !value.contains(&127));
+                if let (Ok(name), Some(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
+                    headers.append(name, value);
+                }
+            }
+            let entries = visible(&headers);
+            prop_assert!(malformed(&headers).is_none_or(|name| name.ends_with("-bin")));
+            for (name, value) in &entries {
+                prop_assert_eq!(matches!(value, Value::Binary(_)), name.ends_with("-bin"));
+            }
+        }
+
+        #[test]
+        fn what_is_encoded_is_a_header_and_what_is_not_is_explained(
+            name in "\\PC{0,12}|[a-z-]{1,12}",
+            text in "\\PC{0,40}|[ -~]{0,40}",
+        ) {
+            match encode(&name, &Value::Text(text.clone())) {
+                Ok((header, value)) => {
+                    prop_assert_eq!(header.as_str(), name);
+                    prop_assert_eq!(value.as_bytes(), text.as_bytes());
+                }
+                Err(error) => {
+                    let quoted = format!("{name:?}");
+                    prop_assert!(error.contains(&quoted));
+                }
+            }
+        }
+
         #[test]
         fn binary_metadata_round_trips(bytes: Vec<u8>) {
             let (name, value) = encode("x-bin", &Value::Binary(bytes.clone())).expect("valid");
