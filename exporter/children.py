@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -44,7 +44,7 @@ class _Call:
     path: tuple[str, ...]
 
 
-def run_child(
+def run_child(  # noqa: PLR0913 (what to run, and the bounds it runs in)
     function: str,
     arguments: Sequence[Any] = (),
     *,
@@ -52,6 +52,7 @@ def run_child(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     progress: Callable[[str], None] | None = None,
     memory_bytes: int | None = None,
+    environment: Mapping[str, str] | None = None,
     error: type[ExportError] = ChildCrashed,
 ) -> Any:
     """Return what "package.module:function" makes of the arguments, in a child process.
@@ -59,6 +60,7 @@ def run_child(
     Arguments and result must be picklable. what: the step in words, for messages.
     progress: is called with each line that the function passes to its own `progress` argument,
     which it must then have. memory_bytes: bound of the child's address space.
+    environment: variables that the child has besides ours.
     Raises what the function raises, if it is an ExportError; `error` if the child dies of a
     signal, lasts longer than timeout_s, runs out of memory, or fails in any other way.
     """
@@ -69,7 +71,7 @@ def run_child(
         )
         with (directory / "call.pickle").open("wb") as file:
             pickle.dump(call, file)
-        code = _run(directory, timeout_s, progress)
+        code = _run(directory, timeout_s, progress, environment or {})
         noise = _last_lines(directory / "noise")
         if code is None:
             raise error(f"{what} took longer than {timeout_s:g} s and was stopped{noise}")
@@ -87,11 +89,16 @@ def run_child(
     raise getattr(errors, kind, ExportError)(value)
 
 
-def _run(directory: Path, timeout_s: float, progress: Callable[[str], None] | None) -> int | None:
+def _run(
+    directory: Path,
+    timeout_s: float,
+    progress: Callable[[str], None] | None,
+    more: Mapping[str, str],
+) -> int | None:
     """Run the child; return its exit code, None if it took too long."""
     reading, writing = os.pipe()
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, **more, "PYTHONPATH": os.pathsep.join(paths)}
     # -P: a file in the current directory must not shadow the standard library.
     command = [sys.executable, "-P", "-m", "exporter.children", str(directory), str(writing)]
     with (directory / "noise").open("wb") as noise, os.fdopen(reading, encoding="utf-8") as lines:

@@ -4,7 +4,7 @@
 for all: run it at every size to be proved, convert it, correct its shapes, strip it, write it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exporter.cases import make_cases
 from exporter.children import DEFAULT_TIMEOUT_S, run_child
-from exporter.errors import PublishFailed
+from exporter.errors import ChildCrashed, ConversionFailed, PublishFailed
 from exporter.flow import Converted
 from exporter.progress import Progress, silent
 from exporter.sources.base import Opened, Request, require
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Converted", "Request", "convert", "convert_here"]
 
 INLINE_BYTES: Final = 2 * 1000**3  # protobuf cannot hold 2 GiB; weights above go to a second file
+# What frameworks say on stderr is kept from the user; TensorFlow says it faster with less.
+_QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 _COMMON: Final = ("onnx", "onnx_ir")
 
 
@@ -48,13 +50,34 @@ def convert(
     if not isinstance(request.source, str | Path):
         return convert_here(request, directory, progress=say)
     request = replace(request, source=str(request.source))
-    kind_of_text(request.source)
+    kind = kind_of_text(request.source)
+    ways: Callable[[], list[Mapping[str, str]]] = getattr(kind, "environments", lambda: [{}])
+    environments = ways()
+    for left, environment in reversed([*enumerate(reversed(environments))]):
+        try:
+            return _in_child(request, directory, say, timeout_s, environment)
+        except (ConversionFailed, ChildCrashed) as error:
+            if not left:
+                raise
+            reason = str(error).splitlines()[0]
+            say(f"not with {' '.join(environment.values())}: {reason}; trying another way")
+    raise AssertionError("a kind has at least one environment")
+
+
+def _in_child(
+    request: Request,
+    directory: Path,
+    say: Progress,
+    timeout_s: float,
+    environment: Mapping[str, str],
+) -> Converted:
     converted: Converted = run_child(
         "exporter.sources:convert_here",
         (request, directory),
         what=f"the conversion of {label_of(request.source)}",
         timeout_s=timeout_s,
         progress=say,
+        environment={**_QUIET, **environment},
     )
     return converted
 

@@ -16,6 +16,7 @@ _HERE: Final = "exporter.sources"
 _BY_CLASS: Final = (
     ("torch.export.exported_program.ExportedProgram", "pytorch.program"),
     ("torch.jit._script.ScriptModule", "pytorch.script"),
+    ("keras.src.models.model.Model", "keras.model"),
     ("torch.nn.modules.module.Module", "pytorch.module"),
     ("xgboost.core.Booster", "classical.booster"),
     ("lightgbm.basic.Booster", "classical.booster"),
@@ -28,6 +29,7 @@ _BY_SUFFIX: Final = {
     ".pth": "pytorch.checkpoint",
     ".ckpt": "pytorch.checkpoint",
     ".bin": "pytorch.checkpoint",
+    ".keras": "keras.file",
     ".skops": "classical.files",
     ".joblib": "classical.files",
     ".pkl": "classical.files",
@@ -37,9 +39,11 @@ _BY_SUFFIX: Final = {
     ".txt": "classical.booster",
     ".lgb": "classical.booster",
 }
+# A directory is known by a file in it.
+_BY_MEMBER: Final = {"saved_model.pb": "keras.saved_model"}
 _KNOWN: Final = (
-    "a torch.nn.Module, a torch.export program, TorchScript, a fitted estimator of scikit-learn, "
-    "XGBoost or LightGBM"
+    "a torch.nn.Module, a torch.export program, TorchScript, a Keras model, a fitted estimator of "
+    "scikit-learn, XGBoost or LightGBM"
 )
 _NOT_SOURCES: Final = {
     ".safetensors": "it holds weights alone: say SOURCE that builds the module, and "
@@ -107,6 +111,9 @@ def label_of(source: str) -> str:
 
 def _kind_of_path(path: Path) -> str:
     suffix = path.suffix.lower()
+    for file, module in _BY_MEMBER.items():
+        if (path / file).is_file():
+            return module
     if path.is_file() and suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     reason = _NOT_SOURCES.get(suffix, f"expected {', '.join(_BY_SUFFIX)}")
