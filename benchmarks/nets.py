@@ -89,3 +89,26 @@ def wide_mlp() -> nn.Module:
     return nn.Sequential(
         nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10)
     )
+
+
+class DigitsCnn(nn.Module):
+    """Two convolutions for the digits: image FP32 [batch, 784] to logits FP32 [batch, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.scores = nn.Linear(32 * 7 * 7, 10)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the score of every class."""
+        features = self.features(image.reshape(-1, 1, 28, 28))
+        return {"logits": self.scores(torch.flatten(features, 1))}

@@ -153,7 +153,7 @@ def _only_user(node: fx.Node, layers: Mapping[str, nn.Module]) -> fx.Node:
 
 def _reads_batch_size(node: fx.Node) -> bool:
     if node.op == "call_method" and node.target == "size":
-        return node.args[1:] == (0,)
+        return bool(node.args[1:] == (0,))
     if node.op == "call_function" and node.target is getattr and node.args[1] == "shape":
         return all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
     return False

@@ -72,7 +72,8 @@ class Measured:
     """What was measured of a variant against the model it was made from.
 
     agreement: None if no output has classes or integers to agree on. metric, baseline_metric:
-    the user's metric, higher is better; None without one. speedups: ratio of the medians by
+    the user's metric, higher is better; None without one. coupling: how far a row in a batch is
+    from the same row alone, rms over rms. speedups: ratio of the medians by
     batch; empty where speed cannot be measured (a model for a device that is not here).
     noise: half the spread of the ratios by batch.
     """
@@ -81,6 +82,7 @@ class Measured:
     agreement: float | None = None
     metric: float | None = None
     baseline_metric: float | None = None
+    coupling: float = 0.0
     speedups: Mapping[int, float] | None = None
     noise: Mapping[int, float] | None = None
 
@@ -109,6 +111,11 @@ def _wrong(gate: Gate, measured: Measured) -> list[str]:
         reasons.append(
             f"its outputs are {measured.relative_error:.1%} off (rms); the gate allows "
             f"{gate.max_relative_error:.1%}",
+        )
+    if not measured.coupling <= gate.max_relative_error:
+        reasons.append(
+            f"a row in a batch is {measured.coupling:.1%} off the same row alone (rms); the gate "
+            f"allows {gate.max_relative_error:.1%}",
         )
     if measured.agreement is not None and not measured.agreement >= gate.min_agreement:
         reasons.append(

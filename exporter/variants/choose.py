@@ -13,6 +13,7 @@ from exporter.variants.graph import facts_of
 from exporter.variants.kinds import (
     AUTO,
     DEFAULT_OPTIONS,
+    INT8_DYNAMIC,
     INT8_STATIC,
     NONE,
     check_request,
@@ -26,6 +27,7 @@ from service.repository.manifest import SessionOptions
 from service.tensors import Tensors
 
 FP32: Final = "fp32"
+_COUPLED: Final = 1.1  # how much faster dynamic int8 must be than static to be taken
 _WORTH: Final = 1.03  # what other session options than the default must gain, to be more than noise
 
 Timer: TypeAlias = Callable[[Sequence[Entry], Sequence[Tensors]], Sequence[Timing]]
@@ -161,7 +163,7 @@ def _chosen(report: CompressionReport, subject: Subject) -> Choice:
     passed = [trial for trial in report.trials if trial.verdict.passed and trial.variant]
     if not passed and report.request != AUTO:
         _refuse(report)
-    best = max(passed, key=lambda trial: _gain(trial.timings), default=None)
+    best = max(passed, key=_preference, default=None)
     is_named = report.request != AUTO
     if best is None or best.variant is None:
         return Choice(subject.model, FP32, report.baseline_options, report)
@@ -171,6 +173,16 @@ def _chosen(report: CompressionReport, subject: Subject) -> Choice:
     options = best.options if best.timings else best.variant.options
     report = replace(report, chosen=best.name)
     return Choice(best.variant.path, best.variant.kind, options, report)
+
+
+def _preference(trial: Trial) -> float:
+    """Return the speed of a variant, less where the rows of a batch depend on each other.
+
+    In dynamic int8 a row of large values costs the others of its batch their precision: another
+    client's row, on a server. Static int8 is taken unless it is clearly slower.
+    """
+    is_dynamic = trial.variant is not None and trial.variant.kind == INT8_DYNAMIC
+    return _gain(trial.timings) / (_COUPLED if is_dynamic else 1.0)
 
 
 def _refuse(report: CompressionReport) -> None:

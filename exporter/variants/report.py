@@ -55,6 +55,7 @@ class Trial:
             "agreement": self.agreement,
             "agreement_judged": found is not None and found.agreement is not None,
             "metric": found.metric if found else None,
+            "coupling": found.coupling if found else None,
             "speed": [_speed(timing) for timing in self.timings],
         }
 

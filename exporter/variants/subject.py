@@ -34,10 +34,11 @@ class ProofCase(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Inputs, and what the model answers to them."""
+    """Inputs, and what the model answers to them. rows: extent of the batch, 0 if unknown."""
 
     inputs: Tensors
     outputs: Tensors
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def subject_of(
     if calibration is not None:
         data = split(calibration, inputs, batched=is_batched(inputs))
     with RemoteSession(model, timeout_s=timeout_s) as session:
-        sized = tuple(Answered(case.inputs, session.run(case.inputs)) for case in cases)
+        sized = tuple(Answered(case.inputs, session.run(case.inputs), case.rows) for case in cases)
         judged = sized
         if data is not None:
             judged = tuple(Answered(feed, session.run(feed)) for feed in data.judge)

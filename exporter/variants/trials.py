@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+import numpy as np
 
 from exporter.errors import ChildCrashed, CompressionFailed
 from exporter.gate import Gate, Measured, Verdict, judge
@@ -20,6 +22,9 @@ from exporter.variants.remote import RemoteSession
 from exporter.variants.report import Trial
 from exporter.variants.subject import Subject, score
 from service.repository.manifest import MODEL_FILE
+from service.tensors import Tensors
+
+_ROWS_ALONE: Final = 4  # rows of the largest batch that are run alone
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -53,12 +58,13 @@ def _try(name: str, job: Job, subject: Subject, gate: Gate, timeout_s: float) ->
             return Trial(name, Verdict(False, (variant.note,)), variant)
         with RemoteSession(variant.path, variant.options, timeout_s=timeout_s) as session:
             close = _compare(session, subject)
+            coupling = _coupling(session, subject)
             metric = score(subject.evaluate, session) if subject.evaluate else None
     except (ChildCrashed, CompressionFailed) as error:
         return Trial(name, Verdict(False, (str(error),)), failure=error)
     # On random data the largest score is often a close call, which says nothing of real rows.
     binding = close.agreement if subject.data else None
-    measured = Measured(close.relative_error, binding, metric, subject.metric)
+    measured = Measured(close.relative_error, binding, metric, subject.metric, coupling)
     # Until it is timed only its answers can fail.
     verdict = judge(replace(gate, min_speedup=0.0), measured)
     return Trial(name, verdict, variant, measured, close.agreement)
@@ -76,3 +82,23 @@ def _compare(session: RemoteSession, subject: Subject) -> Closeness:
             raise CompressionFailed("it answers NaN or infinity where the model answers numbers")
     got = [session.run(case.inputs) for case in subject.judged]
     return closeness(got, [case.outputs for case in subject.judged])
+
+
+def _coupling(session: RemoteSession, subject: Subject) -> float:
+    """Return how far a row of the largest batch is from the same row alone, the worst of some.
+
+    Dynamic int8 finds one scale for all rows of a batch, so they are never quite independent.
+    """
+    largest = max(subject.sized, key=lambda case: case.rows)
+    if largest.rows < 2:
+        return 0.0
+    together = session.run(largest.inputs)
+    rows = sorted({int(row) for row in np.linspace(0, largest.rows - 1, _ROWS_ALONE)})
+    return max(
+        closeness([session.run(_row(largest.inputs, row))], [_row(together, row)]).relative_error
+        for row in rows
+    )
+
+
+def _row(tensors: Tensors, row: int) -> Tensors:
+    return {name: array[row : row + 1] for name, array in tensors.items()}

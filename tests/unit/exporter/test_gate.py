@@ -18,19 +18,20 @@ _FAST = {1: 1.5, 64: 2.0}
         (Measured(0.11, 1.0, speedups=_FAST), "11.0% off"),
         (Measured(0.01, 0.98, speedups=_FAST), "agrees on 98.0%"),
         (Measured(0.01, None, speedups=_FAST), None),
-        (Measured(0.01, 1.0, 0.960, 0.965, _FAST), None),
-        (Measured(0.01, 1.0, 0.950, 0.965, _FAST), "falls from 0.9650 to 0.9500"),
-        (Measured(0.01, 1.0, 0.970, 0.965, _FAST), None),
+        (Measured(0.01, 1.0, 0.960, 0.965, speedups=_FAST), None),
+        (Measured(0.01, 1.0, 0.950, 0.965, speedups=_FAST), "falls from 0.9650 to 0.9500"),
+        (Measured(0.01, 1.0, 0.970, 0.965, speedups=_FAST), None),
         (Measured(0.01, 1.0, speedups={1: 1.05, 64: 1.09}), "1.09x as fast at best"),
         (Measured(0.01, 1.0, speedups={1: 0.80, 64: 3.0}), "slower: 0.80x at batch 1"),
         (Measured(0.01, 1.0, speedups={1: 0.97, 64: 3.0}), "slower: 0.97x at batch 1"),
         (Measured(0.01, 1.0, speedups={1: 0.97, 64: 3.0}, noise={1: 0.04}), None),
         (Measured(0.01, 1.0, speedups={1: 0.80, 64: 3.0}, noise={1: 0.9}), "slower: 0.80x"),
+        (Measured(0.01, 1.0, coupling=0.2, speedups=_FAST), "a row in a batch is 20.0% off"),
         (Measured(0.01, 1.0), None),
         (Measured(math.nan, 1.0, speedups=_FAST), "off"),
         (Measured(math.inf, 1.0, speedups=_FAST), "off"),
         (Measured(0.01, math.nan, speedups=_FAST), "agrees on"),
-        (Measured(0.01, 1.0, math.nan, 0.9, _FAST), "the metric falls"),
+        (Measured(0.01, 1.0, math.nan, 0.9, speedups=_FAST), "the metric falls"),
         (Measured(0.01, 1.0, speedups={1: math.nan}), "slower"),
     ],
 )
@@ -50,7 +51,7 @@ def test_a_gate_below_one_lets_slower_ones_pass() -> None:
 
 def test_every_failed_condition_is_told() -> None:
     """A variant that fails in three ways gets three reasons."""
-    bad = Measured(0.5, 0.5, 0.1, 0.9, {1: 2.0})
+    bad = Measured(0.5, 0.5, 0.1, 0.9, speedups={1: 2.0})
     assert len(judge(Gate(), bad).reasons) == 3
 
 

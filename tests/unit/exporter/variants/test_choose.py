@@ -57,6 +57,27 @@ def test_the_fastest_that_passes_is_taken(tmp_path: Path) -> None:
     assert [s["rows"] for s in report["trials"][0]["speed"]] == [1, 16]
 
 
+def test_static_int8_is_taken_where_dynamic_is_hardly_faster(tmp_path: Path) -> None:
+    """In dynamic int8 the rows of a batch depend on each other, which must pay."""
+    source = linear(tmp_path / "m.onnx")
+    hardly = _timer(int8_dynamic=2.1, int8_static=2.0)
+    clearly = _timer(int8_dynamic=2.5, int8_static=2.0)
+    chosen = [
+        compress(source, tmp_path, cases=cases(16), calibration=_DATA, timer=timer).variant
+        for timer in (hardly, clearly)
+    ]
+    assert chosen == ["int8-static", "int8-dynamic"]
+
+
+def test_rows_that_spoil_each_other_are_refused(tmp_path: Path) -> None:
+    """A batch with one row of huge values: alone the others are exact, together they are not."""
+    rows = cases(16)
+    rows[-1].inputs["x"][7] *= 1e4
+    with pytest.raises(GateFailed, match=r"a row in a batch is .* off the same row alone"):
+        compress(linear(tmp_path / "m.onnx"), tmp_path, cases=rows, request="int8-dynamic",
+                 calibration=_DATA, timer=_timer(int8_dynamic=9.0))  # fmt: skip
+
+
 def test_auto_keeps_the_model_where_nothing_is_faster(tmp_path: Path) -> None:
     """The speed gate refuses, the model is returned untouched, and the report says why."""
     source = linear(tmp_path / "m.onnx")
