@@ -12,6 +12,7 @@ import numpy as np
 
 from exporter.errors import ConversionFailed, UsageError
 from exporter.inputs import BATCH, Input, Inputs
+from exporter.masks import convention_of, random_mask
 from service.tensors import BOOL, Array, Tensors
 
 # Runs the source: one array for each output. Explained errors are raised as ConversionFailed.
@@ -187,6 +188,9 @@ def _resized(
 def _random(
     item: Input, example: Array, shape: Sequence[int], random: np.random.Generator
 ) -> Array:
+    convention = convention_of(item.name, example.ndim)
+    if convention is not None:
+        return random_mask(convention, shape, random).astype(example.dtype)
     if item.datatype is BOOL:
         return random.integers(0, 2, shape).astype(np.bool_)
     low, high = _range(item, example)

@@ -17,6 +17,7 @@ _BY_CLASS: Final = (
     ("torch.export.exported_program.ExportedProgram", "pytorch.program"),
     ("torch.jit._script.ScriptModule", "pytorch.script"),
     ("keras.src.models.model.Model", "keras.model"),
+    ("transformers.modeling_utils.PreTrainedModel", "huggingface"),
     ("torch.nn.modules.module.Module", "pytorch.module"),
     ("xgboost.core.Booster", "classical.booster"),
     ("lightgbm.basic.Booster", "classical.booster"),
@@ -40,10 +41,10 @@ _BY_SUFFIX: Final = {
     ".lgb": "classical.booster",
 }
 # A directory is known by a file in it.
-_BY_MEMBER: Final = {"saved_model.pb": "keras.saved_model"}
+_BY_MEMBER: Final = {"saved_model.pb": "keras.saved_model", "config.json": "huggingface"}
 _KNOWN: Final = (
-    "a torch.nn.Module, a torch.export program, TorchScript, a Keras model, a fitted estimator of "
-    "scikit-learn, XGBoost or LightGBM"
+    "a torch.nn.Module, a torch.export program, TorchScript, a model of transformers or Keras, a "
+    "fitted estimator of scikit-learn, XGBoost or LightGBM"
 )
 _NOT_SOURCES: Final = {
     ".safetensors": "it holds weights alone: say SOURCE that builds the module, and "
