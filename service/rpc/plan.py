@@ -88,16 +88,19 @@ class Plans:
             self._plans[head] = plan
 
 
+_MAX_PARTS: Final = 1024  # more than wire.check_part_counts lets through
+
+
 def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for every request
     """Cut a serialised ModelInferRequest; None if it is not written as libraries write it.
 
     What is cut is not judged: a head is only good for looking up a plan.
     """
-    at, end, last = 0, len(message), 0
+    at, end, last, parts = 0, len(message), 0, 0
     id_at = id_start = id_end = 0
     head_end = -1
     raws: list[tuple[int, int]] = []
-    while at + 1 < end:
+    while at + 1 < end and (parts := parts + 1) <= _MAX_PARTS:
         tag, length, start = message[at], message[at + 1], at + 2
         if length > 0x7F:
             length &= 0x7F

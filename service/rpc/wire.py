@@ -14,6 +14,8 @@ _LIMITS: Final = {
     7: ("raw_input_contents", 256),
 }
 
+_MAX_PARTS: Final = 4096  # of any kind: most are fields that nobody knows
+
 _LIMIT_OF: Final = dict(_LIMITS.values())
 
 
@@ -43,8 +45,11 @@ def check_part_counts(message: bytes) -> None:
     if len(message) < _PRESCAN_FROM:
         return
     counts = dict.fromkeys(_LIMITS, 0)
-    at, end = 0, len(message)
+    parts, at, end = 0, 0, len(message)
     while at < end:
+        parts += 1
+        if parts > _MAX_PARTS:
+            raise InvalidRequest(f"too many fields: at most {_MAX_PARTS} in one request")
         tag, at = _read_varint(message, at)
         field, wire_type = tag >> 3, tag & 7
         if field in counts:
