@@ -1,21 +1,24 @@
-"""Penstock's exporter: a PyTorch module becomes a proven ONNX version in a model repository.
+"""Penstock's exporter: a trained model becomes a proven ONNX version in a model repository.
 
     from exporter import export
 
     result = export(module, torch.rand(1, 784), name="digits", repository="models")
 
-Importing this package imports no torch: `export` and its result are loaded when first used.
+Importing this package imports nothing heavy: its functions are loaded when they are first used.
 """
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from exporter.errors import (
     ChildCrashed,
+    CompressionFailed,
     ConversionFailed,
     ExportError,
+    GateFailed,
     PublishFailed,
+    SignatureFailed,
     UnsafeArtefact,
     UsageError,
     VerificationFailed,
@@ -26,24 +29,53 @@ from exporter.errors import (
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from exporter.pipeline import ExportResult, export
+    from exporter.difference import diff
+    from exporter.doctor import diagnose
+    from exporter.inspection import inspect
+    from exporter.linting import lint
+    from exporter.pipeline import ExportResult, convert_file, export, verify_file
+    from exporter.signing import sign_version, verify_signature
 
 __all__ = [
     "ChildCrashed",
+    "CompressionFailed",
     "ConversionFailed",
     "ExportError",
     "ExportResult",
+    "GateFailed",
     "PublishFailed",
+    "SignatureFailed",
     "UnsafeArtefact",
     "UsageError",
     "VerificationFailed",
     "WeightsError",
+    "convert_file",
+    "diagnose",
+    "diff",
     "export",
+    "inspect",
+    "lint",
+    "sign_version",
+    "verify_file",
+    "verify_signature",
 ]
+
+_HOMES: Final = {
+    "ExportResult": "pipeline",
+    "convert_file": "pipeline",
+    "diagnose": "doctor",
+    "diff": "difference",
+    "export": "pipeline",
+    "inspect": "inspection",
+    "lint": "linting",
+    "sign_version": "signing",
+    "verify_file": "pipeline",
+    "verify_signature": "signing",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load `export` and `ExportResult`, and with them torch, when they are first asked for."""
-    if name in {"ExportResult", "export"}:
-        return getattr(importlib.import_module("exporter.pipeline"), name)
+    """Load a function, and with it numpy and more, when it is first asked for."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"exporter.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

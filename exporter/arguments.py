@@ -103,7 +103,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "pickle may hold, such as numpy.dtype; repeat")  # fmt: skip
     group.add_argument("--opset", type=int, default=20, metavar="N", help="ONNX opset (default: "
         "%(default)s)")  # fmt: skip
-    group.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="longest "
+    add_timeout(group)
+
+
+def add_timeout(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add --timeout."""
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="longest "
         "that a step in a process of its own may take (default: %(default)g)")  # fmt: skip
 
 
@@ -158,6 +163,72 @@ def add_key(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", text: s
     parser.add_argument("--key", type=Path, metavar="FILE.pem", help=text)
 
 
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help=".onnx file, or a version")
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE.onnx", help="where it is written; what "
+        "is there is not overwritten")  # fmt: skip
+    add_inputs(parser)
+    add_proof(parser)
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE.onnx", help="what is held "
+        "against the source")  # fmt: skip
+    add_inputs(parser)
+    add_proof(parser)
+
+
+def _add_lint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repository", type=Path, metavar="REPO", help="repository, directory of "
+        "one model, or .onnx file")  # fmt: skip
+    add_key(parser, "public key in PEM form that every version must be signed with")
+    parser.add_argument("--strict", action="store_true", help="warnings fail too")
+    add_timeout(parser)
+
+
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="REPO/NAME", help="directory of the model")
+    parser.add_argument("first", metavar="VERSION", help="number of a version")
+    parser.add_argument("second", metavar="VERSION", help="number of another")
+    add_timeout(parser)
+
+
+def _add_sign(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="REPO/NAME/VERSION", help="the version")
+    add_key(parser, "private key in PEM form; its password is taken from PENSTOCK_KEY_PASSWORD")
+
+
+def _add_verify_signature(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, metavar="REPO/NAME/VERSION", help="the version")
+    add_key(parser, "public key in PEM form")
+
+
+def _add_nothing(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
 VERBS: Final[dict[str, Verb]] = {
     EXPORT: Verb("Export a model and publish it", _add_export, "exporter.verbs.export:run"),
+    "inspect": Verb("Say what an ONNX file holds", _add_inspect, "exporter.verbs.inspect:run"),
+    "convert": Verb(
+        "Write a proved ONNX file, without a repository", _add_convert, "exporter.verbs.convert:run"
+    ),
+    "verify": Verb("Compare an ONNX file with a source", _add_verify, "exporter.verbs.verify:run"),
+    "package": Verb("Publish an ONNX file", _add_export, "exporter.verbs.export:run"),
+    "lint": Verb("Say what a server would refuse or warn of", _add_lint, "exporter.verbs.lint:run"),
+    "diff": Verb("Say what changed between two versions", _add_diff, "exporter.verbs.diff:run"),
+    "sign": Verb("Sign a published version", _add_sign, "exporter.verbs.sign:run"),
+    "verify-signature": Verb(
+        "Check a signature as a server does", _add_verify_signature, "exporter.verbs.sign:verify"
+    ),
+    "doctor": Verb(
+        "Say what is installed, and what else would help",
+        _add_nothing,
+        "exporter.verbs.doctor:run",
+    ),
 }

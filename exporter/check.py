@@ -11,6 +11,7 @@ from exporter.flow import Converted
 from exporter.inputs import Inputs
 from exporter.session import Session, described
 from service.repository.manifest import MODEL_FILE
+from service.repository.signature import Graph, GraphTensor
 from service.tensors import TensorSpec
 
 
@@ -73,6 +74,28 @@ def check_signature(
         for case in cases:
             if not spec.admits(case.outputs[spec.name].shape):
                 raise _drift("output", str(list(case.outputs[spec.name].shape)), [spec])
+
+
+def served_signature(path: Path, session: Session) -> Graph:
+    """Return inputs and outputs of a file as a server sees them: free axes by their names."""
+    model = onnx.load(str(path), load_external_data=False)
+    names = {
+        value.name: [dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+
+    def tensor(spec: TensorSpec) -> GraphTensor:
+        free = names.get(spec.name, [])
+        shape = tuple(
+            extent if extent >= 0 else (free[axis] if axis < len(free) else None)
+            for axis, extent in enumerate(spec.shape)
+        )
+        return GraphTensor(spec.name, spec.datatype, shape)
+
+    return Graph(
+        tuple(tensor(spec) for spec in session.inputs),
+        tuple(tensor(spec) for spec in session.outputs),
+    )
 
 
 def _drift(kind: str, wanted: str, got: Sequence[TensorSpec]) -> ConversionFailed:

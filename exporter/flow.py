@@ -11,6 +11,7 @@ from exporter.cases import Case
 from exporter.inputs import Inputs
 from exporter.proof import Agreement
 from service.repository.manifest import Axis, Tolerance
+from service.repository.signature import Graph
 from service.tensors import TensorSpec
 
 
@@ -37,12 +38,14 @@ class Converted:
 class Proven:
     """A model file that computes what its source computes.
 
-    inputs, outputs: as ONNX Runtime sees the file. axes: sizes that were compared.
+    inputs, outputs: as ONNX Runtime sees the file; graph: the same with the names of free axes.
+    axes: sizes that were compared.
     """
 
     model: Path
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    graph: Graph
     axes: tuple[Axis, ...]
     tolerance: Tolerance
     agreement: Agreement

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from exporter.cases import Case
-from service.tensors import Array
+from service.tensors import Array, Tensors
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can carry
 _MAX_BYTES: Final = 16 << 20  # of one pair: larger ones make a version slow to load
@@ -49,3 +49,16 @@ def _write_array(archive: zipfile.ZipFile, key: str, array: Array) -> None:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
     archive.writestr(entry, buffer.getvalue())
+
+
+def read_golden(path: Path) -> list[tuple[Tensors, Tensors]]:
+    """Return (inputs, outputs) of each pair of a file. Raises OSError or ValueError."""
+    pairs: dict[int, tuple[Tensors, Tensors]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for key in archive.files:
+                index, side, name = key.split(".", 2)
+                pairs.setdefault(int(index), ({}, {}))[side == "out"][name] = archive[key]
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from error
+    return [pair for _, pair in sorted(pairs.items())]

@@ -4,6 +4,7 @@ model.onnx [model.onnx.data]   golden.npz   labels.txt   report.json   report.md
 Everything but measured times depends on the source and the packages alone, byte for byte.
 """
 
+import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from service.repository.manifest import (
     Tolerance,
 )
 from service.repository.model_config import read_config
-from service.repository.signature import Graph, GraphTensor, resolve
+from service.repository.signature import resolve
 from service.tensors import TensorSpec
 
 LABELS_FILE: Final = "labels.txt"
@@ -78,7 +79,7 @@ def write_contents(stage: Stage, contents: Contents) -> Manifest:
             (stage.files / LABELS_FILE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise PublishFailed(f"{stage.model}: cannot be written: {error.strerror}") from error
-    manifest = _manifest(contents)
+    manifest = manifest_of(contents)
     _check_config(stage.model, contents.proven, manifest)
     return manifest
 
@@ -138,7 +139,31 @@ def check_state(
         raise UsageError(f"state: output {listed(twice)} goes to two inputs")
 
 
-def _manifest(contents: Contents) -> Manifest:
+def write_file(model: Path, target: Path) -> None:
+    """Copy a model to a place of the user's own. Raises UsageError, PublishFailed."""
+    data = model.with_name(f"{model.name}.data")
+    if data.exists() and target.name != model.name:
+        raise UsageError(
+            f"{target}: the weights are above 2 GB and lie in {data.name}, which the model names: "
+            f"call it {target.with_name(model.name)}",
+        )
+    beside = target.with_name(data.name)
+    if data.exists() and beside.exists():
+        raise UsageError(f"{beside} exists, and is not overwritten")
+    part = target.with_name(f".{target.name}.part")
+    try:
+        if data.exists():
+            shutil.copyfile(data, beside)
+        shutil.copyfile(model, part)
+        os.link(part, target)  # unlike a rename, it takes nothing's place
+    except OSError as error:
+        raise PublishFailed(f"{target}: cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def manifest_of(contents: Contents) -> Manifest:
+    """Return the manifest, without the number of the version and without digests."""
     proven = contents.proven
     return Manifest(
         name=contents.name,
@@ -171,21 +196,8 @@ def warmup_batches(max_batch_size: int, buckets: Sequence[int]) -> tuple[int, ..
 
 def _check_config(model: Path, proven: Proven, manifest: Manifest) -> None:
     """Ask the server's own rules: a config.pbtxt of an earlier version may not fit this one."""
-    batch = {(name, axis) for axes in proven.axes if axes.name == "batch"
-             for name, axis in axes.tensors.items()}  # fmt: skip
-
-    def tensor(spec: TensorSpec, *, is_batched: bool) -> GraphTensor:
-        shape: list[int | str | None] = [n if n >= 0 else None for n in spec.shape]
-        if is_batched and shape:
-            shape[0] = "batch"
-        return GraphTensor(spec.name, spec.datatype, tuple(shape))
-
-    graph = Graph(
-        tuple(tensor(spec, is_batched=(spec.name, 0) in batch) for spec in proven.inputs),
-        tuple(tensor(spec, is_batched=bool(batch)) for spec in proven.outputs),
-    )
     try:
-        resolve(graph, read_config(model), manifest)
+        resolve(proven.graph, read_config(model), manifest)
     except LoadError as error:
         raise PublishFailed(
             f"a server would refuse this version: {error}; change or remove "

@@ -10,26 +10,31 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from exporter.axes import as_samples, infer_axes
 from exporter.children import DEFAULT_TIMEOUT_S, run_child
 from exporter.errors import UsageError
 from exporter.flow import Converted, Proven
 from exporter.inputs import DynamicAxes, Ranges
+from exporter.inspection import inspect
 from exporter.model_config import config_of
-from exporter.package import Contents, check_state, find_labelled, write_contents
+from exporter.package import (
+    Contents,
+    check_state,
+    find_labelled,
+    manifest_of,
+    write_contents,
+    write_file,
+)
 from exporter.progress import Progress, Steps
 from exporter.publish import Stage, next_version, publish, staging
 from exporter.report import Report, write_reports
+from exporter.requests import DEFAULT_OPSET, make_request
 from exporter.signing import PrivateKey
 from exporter.sources import convert
 from exporter.sources.base import Request
-from exporter.specs import InputSpec, parse_specs, within_limits
+from exporter.specs import InputSpec
 from service.repository.manifest import Manifest, Parity, Tolerance
 from service.repository.names import MODEL_NAME_RULE, is_model_name
 
-DEFAULT_OPSET: Final = 20  # what ONNX Runtime, its quantisers and torch have all long known
-OPSETS: Final = range(18, 27)  # below, torch writes another one; above, the runtime lags behind
-MAX_BATCH: Final = 4096  # rows; the proof runs the module at the largest batch
 _PROOF: Final = (
     "checking and proving the model in ONNX Runtime (FP16 models are known to crash it, and would "
     "crash a server too: export in FP32, with .float())"
@@ -135,29 +140,28 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     """
     if not is_model_name(name):
         raise UsageError(f"{name!r} cannot name a model: {MODEL_NAME_RULE}")
-    buckets = _checked_sizes(max_batch_size if batch else 0, batch_buckets)
-    _check_numbers(max_batch_size, opset, version)
-    specs = within_limits(_specs(inputs), limits or {})
-    examples, axes = _examples(example_inputs, samples, dict(dynamic_axes or {}), batch=batch)
-    request = Request(
-        source=model,
+    if version is not None and not 1 <= version < 10**18:
+        raise UsageError(f"version is {version}; expected a number from 1")
+    request = make_request(
+        model,
+        example_inputs,
         name=name,
-        label=source,
-        opset=opset,
+        weights=weights,
+        inputs=inputs,
+        samples=samples,
+        input_names=input_names,
+        output_names=output_names,
         batch=batch,
+        dynamic_axes=dynamic_axes,
+        limits=limits,
+        ranges=ranges,
         max_batch_size=max_batch_size,
+        batch_buckets=batch_buckets,
+        opset=opset,
         seed=seed,
-        weights=None if weights is None else Path(weights),
-        specs=specs,
-        examples=examples,
-        ranges={**_spec_ranges(specs), **(ranges or {})},
-        dynamic_axes={**_spec_axes(specs, batch=batch), **axes},
-        input_names=None if input_names is None else tuple(input_names),
-        output_names=None if output_names is None else tuple(output_names),
-        batch_buckets=buckets,
-        limits=dict(limits or {}),
+        source=source,
         trust_pickle=trust_pickle,
-        allow_globals=tuple(allow_globals),
+        allow_globals=allow_globals,
     )
     private = None if key is None else PrivateKey(Path(key))
     steps = Steps(progress)
@@ -186,6 +190,66 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
                 config=config_of(manifest) if write_config else None,
             )
     return ExportResult(path, manifest, replace(report, manifest=manifest))
+
+
+def convert_file(
+    model: Any,
+    target: str | Path,
+    *,
+    tolerance: Tolerance | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Convert a model to a file, proved like one that is published, and say what was proved.
+
+    target: the file; its weights go beside it if they are above 2 GB, and then it must be called
+    model.onnx. options: those of `export` on source, inputs and proof.
+    Raises what `export` raises, and UsageError if the file exists; then nothing was written.
+    """
+    target = Path(target)
+    if target.exists():
+        raise UsageError(f"{target} exists, and is not overwritten")
+    request = make_request(model, **options)
+    steps = Steps(progress)
+    with TemporaryDirectory(prefix="penstock-") as work:
+        with steps.step("convert"):
+            converted = convert(request, Path(work), progress=steps.say, timeout_s=timeout_s)
+        with steps.step("verify", "checking the file"):
+            proven = _prove(converted, tolerance, request, steps, timeout_s)
+        with steps.step("publish", f"writing {target}"):
+            write_file(converted.model, target)
+    contents = _contents(request, converted, proven, (), None)
+    return Report(manifest_of(contents), proven.agreement, steps.seconds)
+
+
+def verify_file(
+    model: Any,
+    file: str | Path,
+    *,
+    tolerance: Tolerance | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Proven:
+    """Hold an ONNX file against a source, at every size that an export would try.
+
+    Names and types of inputs and outputs must be those that an export would give.
+    options: those of `export` on source, inputs and proof.
+    Raises ConversionFailed if they have other names, VerificationFailed if they differ.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    request = make_request(model, **options)
+    steps = Steps(progress)
+    with TemporaryDirectory(prefix="penstock-") as work:
+        with steps.step("convert"):
+            converted = convert(request, Path(work), progress=steps.say, timeout_s=timeout_s)
+        with steps.step("verify"):
+            # The file's own opset is as good as any.
+            other = replace(converted, model=path, opset=inspect(path).opsets.get("", 0))
+            return _prove(other, tolerance, request, steps, timeout_s)
 
 
 def _prove(
@@ -240,57 +304,3 @@ def _stage(repository: Path, name: str, *, dry_run: bool) -> Iterator[Stage]:
         return
     with TemporaryDirectory(prefix="penstock-") as place, staging(Path(place), name) as stage:
         yield stage
-
-
-def _examples(
-    given: Any, samples: Sequence[Mapping[str, Any]], axes: dict[str, Any], *, batch: bool
-) -> tuple[Any, dict[str, Any]]:
-    """Return the example and the free axes, those that the samples show included."""
-    if not samples:
-        return given, axes
-    if given is not None:
-        raise UsageError("give either example_inputs or samples, not both")
-    arrays = as_samples(samples)
-    if len(arrays) == 1:
-        return arrays[0], axes
-    found = infer_axes(arrays, batch=batch)
-    return arrays[0], {**found, **{name: {**found.get(name, {}), **a} for name, a in axes.items()}}
-
-
-def _specs(inputs: Sequence[str | InputSpec]) -> tuple[InputSpec, ...]:
-    texts = [item for item in inputs if isinstance(item, str)]
-    parsed = iter(parse_specs(texts))
-    return tuple(next(parsed) if isinstance(item, str) else item for item in inputs)
-
-
-def _spec_axes(specs: Sequence[InputSpec], *, batch: bool) -> dict[str, Mapping[int, str]]:
-    """Return the free axes of specifications; axis 0 is the batch, if there is one."""
-    return {
-        spec.name: {axis: name for axis, name in spec.axes.items() if axis or not batch}
-        for spec in specs
-    }
-
-
-def _spec_ranges(specs: Sequence[InputSpec]) -> dict[str, tuple[float, float]]:
-    return {s.name: (s.low, s.high) for s in specs if s.low is not None and s.high is not None}
-
-
-def _checked_sizes(max_batch_size: int, buckets: Sequence[int]) -> tuple[int, ...]:
-    wrong = [size for size in buckets if not 1 <= size <= max_batch_size]
-    if wrong:
-        raise UsageError(
-            f"batch bucket {wrong[0]}: expected 1 to max_batch_size, which is {max_batch_size}",
-        )
-    return tuple(sorted(set(buckets)))
-
-
-def _check_numbers(max_batch_size: int, opset: int, version: int | None) -> None:
-    if not 1 <= max_batch_size <= MAX_BATCH:
-        raise UsageError(f"max_batch_size is {max_batch_size}; expected 1 to {MAX_BATCH}")
-    if opset not in OPSETS:
-        raise UsageError(
-            f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]} ({DEFAULT_OPSET} is read by "
-            "every runtime of the last years)",
-        )
-    if version is not None and not 1 <= version < 10**18:
-        raise UsageError(f"version is {version}; expected a number from 1")

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from exporter.cases import Case
-from exporter.check import check_file, check_graph, check_signature
+from exporter.check import check_file, check_graph, check_signature, served_signature
 from exporter.flow import Converted, Proven
 from exporter.inputs import BATCH, Inputs
 from exporter.progress import Progress, silent
@@ -56,7 +56,8 @@ def prove(
     agreement = prove_parity(session.run, cases, allowed)
     prove_rows(session.run, cases, allowed)
     axes = proved_axes(converted.inputs, cases, limits or {})
-    return Proven(model, session.inputs, session.outputs, axes, allowed, agreement)
+    graph = served_signature(model, session)
+    return Proven(model, session.inputs, session.outputs, graph, axes, allowed, agreement)
 
 
 def default_tolerance(cases: Sequence[Case]) -> Tolerance:

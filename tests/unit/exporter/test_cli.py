@@ -1,6 +1,7 @@
 """The command line where no torch is needed: help, usage, exit codes."""
 
 import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import exporter
 from exporter import errors
 from exporter.arguments import VERBS, make_parser
 from exporter.cli import EXIT_CODES, main
@@ -39,6 +41,14 @@ def test_importing_the_package_imports_no_torch() -> None:
     """`import exporter` is cheap, and `exporter.export` is there."""
     out = _python("import sys, exporter; print('torch' in sys.modules, callable(exporter.export))")
     assert out.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("name", exporter.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    """What the package offers can be imported, and no module of the same name hides it."""
+    found = getattr(exporter, name)
+    assert callable(found)
+    assert not inspect.ismodule(found)
 
 
 def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:

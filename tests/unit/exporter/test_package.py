@@ -2,47 +2,24 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from exporter.cases import Case
 from exporter.errors import PublishFailed, UsageError
-from exporter.flow import Proven
-from exporter.model_config import config_of
-from exporter.package import Contents, check_state, find_labelled, write_contents
-from exporter.proof import Agreement
+from exporter.package import check_state, find_labelled, write_contents
 from exporter.publish import publish, staging
-from service.repository.manifest import Axis, Manifest, Tolerance, check_files
+from service.repository.manifest import check_files
 from service.repository.model_config import read_config
-from service.repository.signature import Graph, GraphTensor, resolve
+from service.repository.signature import resolve
 from service.tensors import FP16, FP32, TensorSpec
-from tests.support import models
+from tests.support.versions import GRAPH, mlp_contents, publish_mlp
 
-_X, _Y = TensorSpec("X", FP32, (-1, 784)), TensorSpec("Y", FP32, (-1, 10))
-_CASES = (Case(1, {"X": np.zeros((1, 784), np.float32)}, {"Y": np.zeros((1, 10), np.float32)}),)
+_Y = TensorSpec("Y", FP32, (-1, 10))
 _LABELS = tuple("abcdefghij")
-
-
-def _contents(model: Path, **changes: object) -> Contents:
-    axes = (Axis("batch", {"X": 0}, 1, 16, (1, 16)),)
-    proven = Proven(model, (_X,), (_Y,), axes, Tolerance(), Agreement(()))
-    fields = {"name": "m", "proven": proven, "cases": _CASES, "opset": 21, "max_batch_size": 16,
-              "provenance": {"module": "a:b"}}  # fmt: skip
-    return Contents(**{**fields, **changes})  # type: ignore[arg-type]
-
-
-def _publish(root: Path, *, write_config: bool = False, **changes: object) -> tuple[Path, Manifest]:
-    with staging(root, "m") as stage:
-        model = stage.work / "model.onnx"
-        model.write_bytes(models.mlp())
-        manifest = write_contents(stage, _contents(model, **changes))
-        config = config_of(manifest) if write_config else None
-        return publish(stage, manifest, None, config=config)
 
 
 def test_a_version_has_everything(tmp_path: Path) -> None:
     """Model, golden pairs and labels lie in it, with their digests, and the sizes to warm up."""
-    path, manifest = _publish(tmp_path, labels=_LABELS, labels_of="Y", batch_buckets=(4,))
+    path, manifest = publish_mlp(tmp_path, labels=_LABELS, labels_of="Y", batch_buckets=(4,))
     assert sorted(manifest.files) == ["golden.npz", "labels.txt", "model.onnx"]
     check_files(path, manifest)
     assert (path / "labels.txt").read_text().split() == list(_LABELS)
@@ -53,10 +30,9 @@ def test_a_version_has_everything(tmp_path: Path) -> None:
 def test_weights_of_their_own_move_along(tmp_path: Path) -> None:
     """A model above 2 GB has its weights in a second file, whose name stands in the first."""
     with staging(tmp_path, "m") as stage:
-        model = stage.work / "model.onnx"
-        model.write_bytes(b"graph")
+        contents = mlp_contents(stage.work / "model.onnx")
         (stage.work / "model.onnx.data").write_bytes(b"weights")
-        manifest = write_contents(stage, _contents(model))
+        manifest = write_contents(stage, contents)
         path, manifest = publish(stage, manifest, None)
     assert (path / "model.onnx.data").read_bytes() == b"weights"
     assert "model.onnx.data" in manifest.files
@@ -64,17 +40,14 @@ def test_weights_of_their_own_move_along(tmp_path: Path) -> None:
 
 def test_the_server_reads_the_configuration(tmp_path: Path) -> None:
     """config.pbtxt has labels, batch and warm-ups; it resolves to what the manifest says."""
-    _, manifest = _publish(tmp_path, labels=_LABELS, labels_of="Y", write_config=True)
+    _, manifest = publish_mlp(tmp_path, labels=_LABELS, labels_of="Y", write_config=True)
     config = read_config(tmp_path / "m")
     assert config is not None
     assert (config.max_batch_size, config.output[0].label_filename) == (16, "labels.txt")
     assert (tmp_path / "m" / "labels.txt").read_text().split() == list(_LABELS)
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 16]
     assert list(config.input[0].dims) == [784]
-    graph = Graph(
-        (GraphTensor("X", FP32, ("batch", 784)),), (GraphTensor("Y", FP32, ("batch", 10)),)
-    )
-    assert resolve(graph, config, manifest).max_batch_size == 16
+    assert resolve(GRAPH, config, manifest).max_batch_size == 16
     modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "m").iterdir() if p.is_file()}
     assert modes == {"config.pbtxt": 0o644, "labels.txt": 0o644}
 
@@ -83,7 +56,7 @@ def test_a_configuration_that_is_there_is_left_alone(tmp_path: Path) -> None:
     """What the user wrote is not overwritten, and a second version needs none."""
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.pbtxt").write_text("max_batch_size: 8\n")
-    _publish(tmp_path, write_config=True)
+    publish_mlp(tmp_path, write_config=True)
     assert (tmp_path / "m" / "config.pbtxt").read_text() == "max_batch_size: 8\n"
 
 
@@ -93,7 +66,7 @@ def test_a_version_that_a_server_would_refuse_is_not_published(tmp_path: Path) -
     config = 'input { name: "other" data_type: TYPE_FP32 dims: [ 784 ] }'
     (tmp_path / "m" / "config.pbtxt").write_text(config)
     with pytest.raises(PublishFailed, match=r"would refuse.*input 'other' is not in the graph"):
-        _publish(tmp_path)
+        publish_mlp(tmp_path)
     assert [entry.name for entry in (tmp_path / "m").iterdir()] == ["config.pbtxt"]
 
 
