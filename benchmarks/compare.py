@@ -1,201 +1,231 @@
-"""Servers side by side: started one after another in each round, driven by h2load, as ratios.
+"""Servers side by side: driven by h2load in alternating rounds, and compared as ratios.
 
-    python benchmarks/compare.py MODEL.onnx [--rounds 5] [--peer NAME=HOST:PORT] [--out FILE.json]
+    python -m benchmarks.compare out/bench [--rounds 3] [--seconds 1.5] [--peer NAME=HOST:PORT]
 
-Every case sends one row a request, FP32, over one connection. The servers alternate within a
-round, so that a noisy machine is noisy for all of them; the table gives medians and the ratio to
-the yardstick (benchmarks/yardstick.py) of the same round, with its spread.
+For each model all servers are up at once; in each round every case visits them one after another,
+in an order that changes from round to round, so that a noisy machine is noisy for all of them. How
+many requests a case sends is set by a first, uncounted visit. Ratios are to the yardstick
+(benchmarks/yardstick.py) of the same round. CPU is that of all processes of a server. The figures
+are written to out/bench/compare.json, for benchmarks/report.py.
 """
 
 import argparse
+import datetime as dt
 import json
-import re
-import socket
-import statistics
-import struct
-import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final, TypeAlias
 
-import numpy as np
+import onnxruntime as ort
 
-from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.transport.native import is_installed
+from benchmarks.contenders import Job, contenders, start
+from benchmarks.inprocess import InProcess
+from benchmarks.load import CannotServe, Case, Requests, drive
+from benchmarks.machine import describe_machine
+from benchmarks.processes import Server
+from benchmarks.report import LIMIT, table
 
-SERVICE = "/inference.GRPCInferenceService/"
-STREAM_MESSAGES = 100  # messages of one stream, all sent at once
+_MIN_REQUESTS: Final = 20
+_TRIAL_S: Final = 0.3  # of the second trial, about
 
 
 @dataclass(frozen=True)
-class Case:
-    """What h2load does: requests (or streams) in flight, and how many in all."""
+class Workload:
+    """A model, the rows of each request, the largest batch of the server, and what is asked."""
 
     name: str
-    method: str
-    in_flight: int
-    requests: int
-    messages: int  # of one request
+    model: str
+    rows: int
+    max_rows: int
+    cases: tuple[Case, ...]
 
 
-CASES = (
-    Case("unary n=1", "ModelInfer", 1, 3_000, 1),
-    Case("unary n=16", "ModelInfer", 16, 12_000, 1),
-    Case("unary n=64", "ModelInfer", 64, 20_000, 1),
-    Case("one stream", "ModelStreamInfer", 1, 150, STREAM_MESSAGES),
-    Case("16 streams", "ModelStreamInfer", 16, 400, STREAM_MESSAGES),
+MLP_CASES: Final = (
+    Case("unary, 1 in flight", 1),
+    Case("unary, 16 in flight", 16),
+    Case("unary, 64 in flight", 64),
+    Case("streams of 100, one after another", 1, stream=True),
+    Case("16 streams of 100 at once", 16, stream=True),
+)
+_BUSY: Final = (Case("4 in flight", 4),)
+WORKLOADS: Final = (
+    Workload("mlp", "mlp", 1, 64, MLP_CASES),
+    Workload("cnn, batch 1", "cnn", 1, 1, _BUSY),
+    Workload("cnn, batch 8", "cnn", 8, 8, _BUSY),
+    Workload("encoder, batch 1", "encoder", 1, 1, _BUSY),
+    Workload("encoder, batch 8", "encoder", 8, 8, _BUSY),
 )
 
 
-class Server:
-    """A server of this machine, in a process of its own."""
+@dataclass
+class Figures:
+    """What was measured of one server in one case: a value for each round, in order."""
 
-    def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        found = re.search(r"grpc=(\S+)", line)
-        if found is None:
-            raise SystemExit(f"{' '.join(command)} did not start: {line!r}")
-        self.address = found[1]
+    rows_per_second: list[float] = field(default_factory=list)
+    cpu_us_per_row: list[float] = field(default_factory=list)
 
-    def cpu_s(self) -> float:
-        """Return the CPU seconds that the process has used."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / 100
 
-    def stop(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        self._process.wait(30)
+Results: TypeAlias = dict[str, dict[str, dict[str, Figures]]]  # by workload, case and server
+
+
+class Bench:
+    """One workload: every contender up, and what they are asked."""
+
+    def __init__(self, stack: ExitStack, workload: Workload, directory: Path, threads: int) -> None:
+        self.workload = workload
+        self.missing: dict[str, str] = {}  # why a server, or a server in a case, has no figures
+        self.at_rest: dict[str, dict[str, float]] = {}
+        self._stack = stack
+        self._job = Job(directory / f"{workload.model}.onnx", threads, workload.max_rows)
+        self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        source = ort.InferenceSession(str(self._job.model)).get_inputs()[0]
+        shape = (workload.rows, *source.shape[1:])
+        self._requests = Requests(self._scratch, source.name, shape)
+        self._servers: dict[str, Server] = {}
+        self._addresses: dict[str, str] = {}
+        self._plans: dict[tuple[str, str], tuple[int, int]] = {}  # requests, bytes of an answer
+        self._limit = InProcess(self._job.model, threads, workload.rows)
+        stack.callback(self._limit.stop)
+
+    @property
+    def names(self) -> list[str]:
+        """Return who takes part."""
+        return [LIMIT, *self._addresses]
+
+    def start(self, peers: dict[str, str], only: set[str]) -> None:
+        """Start the contenders. peers: addresses of servers that somebody else has started."""
+        for number, contender in enumerate(contenders()):
+            if only and contender.name not in only:
+                continue
+            log = self._scratch / f"server-{number}.log"
+            try:
+                server, address = start(contender, self._job, self._requests, log)
+            except CannotServe as error:
+                self.missing[contender.name] = str(error)
+                print(f"{contender.name}: {error}", file=sys.stderr)
+                continue
+            self._stack.callback(server.stop)
+            self._servers[contender.name] = server
+            self._addresses[contender.name] = address
+        self._addresses |= peers
+
+    def visit(self, case: Case, name: str, seconds: float, figures: Figures) -> None:
+        """Measure one server in one case once."""
+        if name == LIMIT:
+            rate, cpu_us = self._limit.measure(seconds)
+            figures.rows_per_second.append(rate)
+            figures.cpu_us_per_row.append(cpu_us)
+            return
+        where = f"{name}, {case.name}"
+        if where in self.missing:
+            return
+        try:
+            requests, answer_bytes = self._plan(case, name, seconds)
+            server = self._servers.get(name)
+            before = server.cpu_s() if server else 0.0
+            load = drive(
+                self._addresses[name],
+                case,
+                self._requests.body(case),
+                requests,
+                answer_bytes=answer_bytes,
+            )
+        except CannotServe as error:
+            self.missing[where] = str(error)
+            print(f"{where}: {error}", file=sys.stderr)
+            figures.rows_per_second.clear()
+            figures.cpu_us_per_row.clear()
+            return
+        rows = load.messages * self.workload.rows
+        figures.rows_per_second.append(load.rate * self.workload.rows)
+        if server:
+            figures.cpu_us_per_row.append((server.cpu_s() - before) / rows * 1e6)
+
+    def rest(self) -> None:
+        """Note what each server takes when nobody asks."""
+        for name, server in self._servers.items():
+            self.at_rest[name] = {
+                "memory_mib": round(server.memory_mib(), 1),
+                "processes": len(server.pids()),
+            }
+
+    def _plan(self, case: Case, name: str, seconds: float) -> tuple[int, int]:
+        """Return how many requests take so long, and the bytes of an answer; asks once for each."""
+        key = (case.name, name)
+        if key not in self._plans:
+            address, body = self._addresses[name], self._requests.body(case)
+            answer_bytes = self._requests.probe(address, stream=case.stream)
+            requests = max(_MIN_REQUESTS, 2 * case.in_flight)
+            for share in (_TRIAL_S, seconds):  # the first trial is too short to go by
+                load = drive(address, case, body, requests, answer_bytes=answer_bytes)
+                wanted = round(load.rate / case.messages * share)
+                requests = max(_MIN_REQUESTS, 2 * case.in_flight, wanted)
+            self._plans[key] = requests, answer_bytes
+        return self._plans[key]
+
+
+def measure(bench: Bench, rounds: int, seconds: float, results: Results) -> None:
+    """Let every case visit every server in each round."""
+    bench.rest()
+    names = bench.names
+    for number in range(rounds):
+        turned = names[number % len(names) :] + names[: number % len(names)]
+        for case in bench.workload.cases:
+            by_server = results[bench.workload.name].setdefault(case.name, {})
+            for name in turned:
+                if name == LIMIT and case is not bench.workload.cases[0]:
+                    continue  # it knows no cases
+                bench.visit(case, name, seconds, by_server.setdefault(name, Figures()))
+        print(f"{bench.workload.name}: round {number + 1} of {rounds}", file=sys.stderr)
 
 
 def main() -> None:
-    """Run every case on every server and print the table."""
+    """Run every workload, print the tables and write the figures."""
     parser = argparse.ArgumentParser(description="Servers side by side.")
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("directory", type=Path, help="of the models of benchmarks/models.py")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of one visit, about")
+    parser.add_argument("--threads", type=int, default=1, help="of one run, in every server")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=HOST:PORT")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--workload", action="append", default=[], help="only this one")
+    parser.add_argument("--server", action="append", default=[], help="only this one")
     arguments = parser.parse_args()
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bodies = write_bodies(scratch, arguments.model)
-        addresses: dict[str, str] = dict(peer.split("=", 1) for peer in arguments.peer)
-        servers: dict[str, Server] = {}
-        for name, command in commands(arguments.model).items():
-            server = servers[name] = Server(command)
-            stack.callback(server.stop)
-            addresses[name] = server.address
-        figures: dict[str, dict[str, list[float]]] = {}
-        cpu: dict[str, dict[str, list[float]]] = {}
-        for round_number in range(arguments.rounds):
-            for case in CASES:
-                for name, address in addresses.items():
-                    before = servers[name].cpu_s() if name in servers else 0.0
-                    rate = h2load(address, case, bodies[case.messages])
-                    figures.setdefault(case.name, {}).setdefault(name, []).append(rate)
-                    if name in servers:
-                        used = servers[name].cpu_s() - before
-                        each = used / (case.requests * case.messages) * 1e6
-                        cpu.setdefault(case.name, {}).setdefault(name, []).append(each)
-            print(f"round {round_number + 1} of {arguments.rounds} done", file=sys.stderr)
-    print(table(figures, cpu))
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"per_second": figures, "cpu_us": cpu}, indent=2))
-
-
-def commands(model: Path) -> dict[str, list[str]]:
-    """Return how each of our servers is started."""
-    penstock = [
-        sys.executable, "-m", "service", "serve", str(model), "--model-name", "model",
-        "--port", "0", "--http-port", "0", "--threads", "1", "--drain-delay", "0", "--transport",
-    ]  # fmt: skip
-    yardstick = str(Path(__file__).with_name("yardstick.py"))
-    found = {"yardstick": [sys.executable, yardstick, str(model), str(free_port())]}
-    if is_installed():
-        found["penstock native"] = [*penstock, "native"]
-    found["penstock threaded"] = [*penstock, "threaded"]
-    return found
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def write_bodies(directory: Path, model: Path) -> dict[int, Path]:
-    """Write framed requests for h2load: one, and STREAM_MESSAGES of them."""
-    import onnxruntime as ort  # noqa: PLC0415  slow to import
-
-    spec = ort.InferenceSession(str(model)).get_inputs()[0]
-    shape = [extent if isinstance(extent, int) else 1 for extent in spec.shape]
-    request = ModelInferRequest(model_name="model", id="1")
-    request.inputs.add(name=spec.name, datatype="FP32", shape=shape)
-    request.raw_input_contents.append(np.ones(shape, np.float32).tobytes())
-    message = request.SerializeToString()
-    framed = struct.pack(">BI", 0, len(message)) + message
-    paths = {}
-    for count in (1, STREAM_MESSAGES):
-        paths[count] = directory / f"body-{count}"
-        paths[count].write_bytes(framed * count)
-    return paths
-
-
-def h2load(address: str, case: Case, body: Path) -> float:
-    """Drive one case and return messages a second."""
-    finished = subprocess.run(
-        [
-            "h2load",
-            "-n",
-            str(case.requests),
-            "-c",
-            "1",
-            "-m",
-            str(case.in_flight),
-            "-d",
-            str(body),
-            "-H",
-            "te: trailers",
-            "-H",
-            "content-type: application/grpc",
-            f"http://{address}{SERVICE}{case.method}",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rate = re.search(r"([\d.]+) req/s", finished.stdout)
-    succeeded = re.search(r"(\d+) succeeded", finished.stdout)
-    if rate is None or succeeded is None or int(succeeded[1]) != case.requests:
-        raise SystemExit(f"{case.name} at {address} failed:\n{finished.stdout}")
-    return float(rate[1]) * case.messages
-
-
-def table(
-    figures: dict[str, dict[str, list[float]]], cpu: dict[str, dict[str, list[float]]]
-) -> str:
-    """Return the figures as a Markdown table."""
-    lines = [
-        "| case | server | messages/s | ratio to the yardstick | CPU us a message |",
-        "|---|---|---|---|---|",
-    ]
-    for case, servers in figures.items():
-        for name, rates in servers.items():
-            base = servers["yardstick"]
-            ratios = sorted(rate / one for rate, one in zip(rates, base, strict=True))
-            used = cpu.get(case, {}).get(name)
-            lines.append(
-                f"| {case} | {name} | {statistics.median(rates):,.0f} | "
-                f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | "
-                + (f"{statistics.median(used):.0f} |" if used else "- |")
-            )
-    return "\n".join(lines)
+    peers = dict(peer.split("=", 1) for peer in arguments.peer)
+    chosen = set(arguments.workload) or {workload.name for workload in WORKLOADS}
+    results: Results = defaultdict(dict)
+    missing: dict[str, dict[str, str]] = {}
+    at_rest: dict[str, dict[str, float]] = {}
+    for workload in WORKLOADS:
+        if workload.name not in chosen:
+            continue
+        with ExitStack() as stack:
+            bench = Bench(stack, workload, arguments.directory, arguments.threads)
+            bench.start(peers, set(arguments.server))
+            measure(bench, arguments.rounds, arguments.seconds, results)
+            missing[workload.name] = bench.missing
+            at_rest = at_rest or bench.at_rest
+    document = {
+        "machine": describe_machine(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        "rounds": arguments.rounds,
+        "threads": arguments.threads,
+        "missing": missing,
+        "at_rest": at_rest,
+        "results": {
+            workload: {
+                case: {name: asdict(figures) for name, figures in servers.items()}
+                for case, servers in cases.items()
+            }
+            for workload, cases in results.items()
+        },
+    }
+    path = arguments.directory / "compare.json"
+    path.write_text(json.dumps(document, indent=1))
+    print(table(document))
 
 
 if __name__ == "__main__":

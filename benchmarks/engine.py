@@ -31,6 +31,9 @@ class MemoryCall:
         self.deadline = None
         self._done = done
 
+    def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Drop it."""
+
     def send(self, message: bytes, *, settles: int = 0) -> bool:
         """Count one answer of a stream."""
         del message, settles
@@ -114,6 +117,9 @@ class MemoryTransport:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def reload_tls(self) -> None:
+        """There is none."""
 
     def counters(self) -> Mapping[str, int]:
         """Count nothing."""

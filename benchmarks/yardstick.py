@@ -1,6 +1,6 @@
 """The yardstick: a straightforward grpc.aio server, as one would write it in an afternoon.
 
-python benchmarks/yardstick.py MODEL.onnx PORT
+python benchmarks/yardstick.py MODEL.onnx PORT [THREADS]
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from service.pb.grpc_service_pb2 import (
 )
 
 
-def main(path: str, port: str) -> None:
+def main(path: str, port: str, threads: str = "1") -> None:
     """Serve until killed: parse, run the session inline, answer."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = int(threads)
     session = ort.InferenceSession(path, options)
     name = session.get_outputs()[0].name
 
@@ -61,4 +61,4 @@ def main(path: str, port: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
