@@ -51,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "published": False, "error": type(error).__name__, "message": str(error),
             "step": error.step, "exit_code": code,
         })  # fmt: skip
+    except OSError as error:  # a full disk outside of the repository, such as in /tmp
+        code = 1
+        console.fail(f"{error.filename or 'a file'}: {error.strerror or error}", {
+            "published": False, "error": type(error).__name__, "message": str(error),
+            "exit_code": code,
+        })  # fmt: skip
     except KeyboardInterrupt:
         code = 130
         console.fail("interrupted: nothing was published", {

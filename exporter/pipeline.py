@@ -175,7 +175,7 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
             contents = _contents(request, converted, proven, labels, state)
             manifest = write_contents(stage, contents)
             report = Report(manifest, proven.agreement, steps.seconds)
-            write_reports(stage.files, report)
+            write_reports(stage, report)
             write_config = bool(manifest.labels) if config_pbtxt is None else config_pbtxt
             if dry_run:
                 number = version or next_version(Path(repository) / name)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from exporter.errors import PublishFailed, table
 from exporter.proof import Agreement
+from exporter.publish import Stage
 from exporter.session import described
 from service.repository.manifest import Manifest
 from service.tensors import TensorSpec
@@ -90,14 +91,14 @@ class Report:
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_reports(directory: Path, report: Report) -> None:
-    """Write report.json and report.md. Raises PublishFailed."""
+def write_reports(stage: Stage, report: Report) -> None:
+    """Write report.json and report.md into a stage. Raises PublishFailed."""
     try:
         text = json.dumps(report.to_json(), indent=2, sort_keys=True) + "\n"
-        (directory / REPORT_JSON).write_text(text, encoding="utf-8")
-        (directory / REPORT_MARKDOWN).write_text(report.to_markdown(), encoding="utf-8")
+        (stage.files / REPORT_JSON).write_text(text, encoding="utf-8")
+        (stage.files / REPORT_MARKDOWN).write_text(report.to_markdown(), encoding="utf-8")
     except OSError as error:
-        raise PublishFailed(f"{directory.name}: cannot be written: {error.strerror}") from error
+        raise PublishFailed(f"{stage.model}: cannot be written: {error.strerror}") from error
 
 
 def as_text(report: Report, path: Path, repository: str, *, published: bool) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,12 @@ from exporter.cli import main
 from service.errors import LoadError
 from service.inference.backend import Interrupt
 from service.repository.layout import Repository
-from service.repository.manifest import Tolerance, check_files, read_manifest
+from service.repository.manifest import Axis, Tolerance, check_files, read_manifest
 from service.repository.signature import Graph, resolve
 from service.runtime.session import Session, SessionConfig
 from service.runtime.warmup import replay_golden
 from service.tensors import BOOL, FP32, INT64
+from tests.support.signed import write_keys
 from tests.support.waiting import eventually
 from tests.unit.exporter.modules import (
     Branching,
@@ -433,13 +435,63 @@ def test_weights_that_do_not_fit_are_listed(
 
 
 def test_two_commands_at_the_same_time_give_two_versions(weights: Path, tmp_path: Path) -> None:
-    """Neither export overwrites the other or fails because of it."""
+    """Neither overwrites the other or fails because of it, and both give the same bytes."""
     command = [sys.executable, "-m", "exporter", *_digits(weights, tmp_path / "models", "--quiet")]
     processes = [subprocess.Popen(command, cwd=_ROOT) for _ in range(2)]
     assert [process.wait(timeout=100) for process in processes] == [0, 0]
     (model,) = Repository(tmp_path / "models").scan()
     assert [version.version for version in model.versions] == [1, 2]
     assert sorted(p.name for p in model.directory.iterdir()) == ["1", "2"]
+    manifests = [read_manifest(version.directory) for version in model.versions]
+    assert manifests[0] is not None
+    assert manifests[1] == replace(manifests[0], version=2)
+
+
+def test_the_whole_command_from_a_file_of_options(weights: Path, tmp_path: Path) -> None:
+    """A signed, labelled version from a TOML file; a dry run before it leaves nothing."""
+    private, public = write_keys(tmp_path)
+    (tmp_path / "labels.txt").write_text("".join(f"{digit}\n" for digit in range(10)))
+    (tmp_path / "e.toml").write_text(
+        f'source = "{_DIGITS}"\nweights = "{weights}"\nname = "digits"\n'
+        f'repository = "{tmp_path / "models"}"\nlabels = "{tmp_path / "labels.txt"}"\n'
+        f'key = "{private}"\nmax-batch-size = 8\nbatch-bucket = [4]\nquiet = true\n'
+    )
+    command = ["--config", str(tmp_path / "e.toml")]
+    assert main([*command, "--dry-run"]) == 0
+    assert not (tmp_path / "models").exists()
+    assert main(command) == 0
+    version = tmp_path / "models" / "digits" / "1"
+    manifest = read_manifest(version)
+    assert manifest is not None
+    assert manifest.axes == (Axis("batch", {"image": 0}, 1, 8, (1, 2, 3, 4, 8)),)
+    assert (manifest.labels, manifest.warmup_batches) == ({"logits": "labels.txt"}, (1, 4, 8))
+    report = json.loads((version / "report.json").read_text())
+    assert report["parity"][0]["output"] == "logits"
+    assert main(["verify-signature", str(version), "--key", str(public)]) == 0
+    assert main(["lint", str(tmp_path / "models"), "--key", str(public), "--strict"]) == 0
+
+
+def test_samples_of_two_sizes_free_an_axis(tmp_path: Path) -> None:
+    """Nobody named the length: it differs between the samples, and is proved at more sizes."""
+    samples = [
+        {"tokens": np.ones((2, n), np.int64), "mask": np.ones((2, n), np.bool_)} for n in (5, 8)
+    ]
+    manifest = export(Masked(), name="m", repository=tmp_path, samples=samples).manifest
+    assert [s.shape for s in manifest.inputs] == [(-1, -1), (-1, -1)]
+    (length,) = [axis for axis in manifest.axes if axis.name != "batch"]
+    assert length.tensors == {"tokens": 1, "mask": 1}
+    assert len(length.proved) >= 3
+
+
+def test_an_axis_has_the_sizes_that_were_said(tmp_path: Path) -> None:
+    """Both ends of a range are proved, and stand in the manifest."""
+    manifest = export(
+        Masked(), name="m", repository=tmp_path, max_batch_size=4, limits={"length": (3, 9)},
+        inputs=["tokens:int64[batch,length]=0..9", "mask:bool[batch,length]"],
+    ).manifest  # fmt: skip
+    (length,) = [axis for axis in manifest.axes if axis.name == "length"]
+    assert (length.low, length.high) == (3, 9)
+    assert {3, 9} <= set(length.proved) <= {3, 4, 5, 6, 7, 8, 9}
 
 
 def test_a_terminated_command_leaves_nothing(tmp_path: Path) -> None:
