@@ -46,6 +46,8 @@ def _write_array(archive: zipfile.ZipFile, key: str, array: Array) -> None:
     entry = zipfile.ZipInfo(f"{key}.npy", _EPOCH)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16
+    if array.dtype == object:  # text; as objects it would be a pickle
+        array = array.astype(np.str_)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
     archive.writestr(entry, buffer.getvalue())
@@ -55,10 +57,12 @@ def read_golden(path: Path) -> list[tuple[Tensors, Tensors]]:
     """Return (inputs, outputs) of each pair of a file. Raises OSError or ValueError."""
     pairs: dict[int, tuple[Tensors, Tensors]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for key in archive.files:
                 index, side, name = key.split(".", 2)
-                pairs.setdefault(int(index), ({}, {}))[side == "out"][name] = archive[key]
+                array = archive[key]
+                array = array.astype(object) if array.dtype.kind == "U" else array
+                pairs.setdefault(int(index), ({}, {}))[side == "out"][name] = array
     except zipfile.BadZipFile as error:
         raise ValueError(str(error)) from error
     return [pair for _, pair in sorted(pairs.items())]

@@ -18,7 +18,16 @@ from torch import nn
 
 from examples.digits.data import Digits, load
 from examples.digits.train import Settings, Training, fit, save
-from exporter import ChildCrashed, ConversionFailed, ExportError, VerificationFailed, export
+from exporter import (
+    ChildCrashed,
+    ConversionFailed,
+    ExportError,
+    UsageError,
+    VerificationFailed,
+    convert_file,
+    export,
+    verify_file,
+)
 from exporter.cli import main
 from service.errors import LoadError
 from service.inference.backend import Interrupt
@@ -514,3 +523,24 @@ def test_a_terminated_command_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 130
     assert not (tmp_path / "models").exists()
+
+
+def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model above the limit of protobuf has its weights beside it, digested, and is served."""
+    monkeypatch.setattr("exporter.sources.INLINE_BYTES", 100)
+    module = nn.Linear(64, 32)
+    result = export(module, torch.rand(1, 64), name="m", repository=tmp_path)
+    assert "model.onnx.data" in result.manifest.files
+    assert (result.path / "model.onnx.data").stat().st_size >= 64 * 32 * 4
+    check_files(result.path, result.manifest)
+    session = Session(result.path / "model.onnx", SessionConfig())
+    assert replay_golden(session, result.path, result.manifest) == 4
+    with pytest.raises(UsageError, match=r"call it .*model\.onnx"):
+        convert_file(module, tmp_path / "other.onnx", example_inputs=torch.rand(1, 64))
+    report = convert_file(module, tmp_path / "model.onnx", example_inputs=torch.rand(1, 64))
+    assert (tmp_path / "model.onnx.data").exists()
+    assert report.manifest.parity
+    proven = verify_file(module, tmp_path / "model.onnx", example_inputs=torch.rand(1, 64))
+    assert proven.agreement.parity
+    with pytest.raises(VerificationFailed):
+        verify_file(nn.Linear(64, 32), tmp_path / "model.onnx", example_inputs=torch.rand(1, 64))

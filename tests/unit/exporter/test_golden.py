@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from exporter.cases import Case
-from exporter.golden import choose_pairs, write_golden
+from exporter.golden import choose_pairs, read_golden, write_golden
 from service.runtime.warmup import golden_pairs
 
 
@@ -57,3 +58,22 @@ def test_large_cases_are_left_out() -> None:
     large = _case(3_000_000)
     assert [c.rows for c in choose_pairs([large, _case(1), _case(2)])] == [1, 2]
     assert [c.rows for c in choose_pairs([large])] == [3_000_000]
+
+
+def test_text_is_kept_without_a_pickle(tmp_path: Path) -> None:
+    """Class names among the outputs come back as the runtime gives them."""
+    names = np.array(["cat", "größer"], dtype=object)
+    write_golden(tmp_path / "g.npz", [Case(2, {"x": np.zeros((2, 1))}, {"name": names})])
+    with np.load(tmp_path / "g.npz", allow_pickle=False) as archive:
+        ((_, outputs),) = golden_pairs(dict(archive))
+    ((_, ours),) = read_golden(tmp_path / "g.npz")
+    for found in (outputs["name"], ours["name"]):
+        assert found.dtype == object
+        assert list(found) == ["cat", "größer"]
+
+
+def test_a_file_that_is_no_archive_is_an_error(tmp_path: Path) -> None:
+    """A broken file is a ValueError, not whatever zipfile raises."""
+    (tmp_path / "g.npz").write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(ValueError, match=r"\w"):
+        read_golden(tmp_path / "g.npz")

@@ -179,3 +179,37 @@ def test_a_stage_is_no_model(tmp_path: Path) -> None:
         except RepositoryError:
             versions = []
         assert versions == []
+
+
+def test_a_model_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """What is published lies in the repository itself, not wherever a link leads."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "m").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PublishFailed, match="a symbolic link"):
+        _publish(tmp_path / "models")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_empty_directory_is_not_replaced(tmp_path: Path) -> None:
+    """A directory with a version's number is taken, though there is nothing in it yet."""
+    with staging(tmp_path, "m") as stage:
+        (stage.files / "model.onnx").write_bytes(b"model")
+        (tmp_path / "m" / "1").mkdir()
+        assert publish(stage, _MANIFEST, None)[0].name == "2"
+    with staging(tmp_path, "m") as stage, pytest.raises(PublishFailed, match="never changed"):
+        publish(stage, _MANIFEST, 1)
+    assert list((tmp_path / "m" / "1").iterdir()) == []
+
+
+def test_a_directory_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the rename somebody may have begun to copy a version there."""
+    numbers = iter((1, 2))
+    monkeypatch.setattr("exporter.publish.next_version", lambda _model: next(numbers))
+    with staging(tmp_path, "m") as stage:
+        (stage.files / "model.onnx").write_bytes(b"model")
+        (tmp_path / "m" / "1").mkdir()
+        assert publish(stage, _MANIFEST, None)[0].name == "2"
+    assert list((tmp_path / "m" / "1").iterdir()) == []
