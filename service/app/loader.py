@@ -24,8 +24,14 @@ from service.runtime.buckets import bucket_sizes
 from service.runtime.cpus import Cpus, read_cpus
 from service.runtime.providers import CUDA
 from service.runtime.session import Session, SessionConfig
-from service.runtime.threads import ThreadPlan
-from service.runtime.warmup import proves_batching, replay_golden, run_warmups, warm_up
+from service.runtime.threads import ONE_THREAD, ThreadPlan
+from service.runtime.warmup import (
+    gains_nothing_from_threads,
+    proves_batching,
+    replay_golden,
+    run_warmups,
+    warm_up,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,29 +68,26 @@ class ModelLoader:
 
         A model that cannot be captured as CUDA graphs is loaded without, and its notes say so.
         """
-        threads = self._placement.threads(source.model, config)
         graphs = self._placement.wants_graphs(config)
         try:
-            model = self._load(source, config, threads, [], graphs=graphs)
+            return self._load(source, config, [], graphs=graphs)
         except LoadError as error:
             if not graphs:
                 raise
-            notes = [str(error)]
-            model = self._load(source, config, threads, notes, graphs=False)
+            model = self._load(source, config, [str(error)], graphs=False)
             _LOG.warning("model %s version %d: %s", source.model, source.version, error)
-        _log_ready(model, threads)
-        return model
+            return model
 
     def _load(
         self,
         source: VersionSource,
         config: ModelConfig | None,
-        threads: ThreadPlan,
         notes: list[str],
         *,
         graphs: bool,
     ) -> Model:
         started = time.monotonic()
+        threads = self._placement.threads(source.model, config)
         manifest = self._manifest(source, notes)
         path = source.model_file(config.default_model_filename if config is not None else "")
         options = manifest.session if manifest is not None else None
@@ -93,11 +96,18 @@ class ModelLoader:
         session = Session(path, replace(wanted, cuda_graphs=graphs))
         try:
             spec = self._resolve(session, source, config, manifest, notes)
+            largest = spec.max_batch_size
+            if threads.is_share and gains_nothing_from_threads(session, spec.signature, largest):
+                wide, threads = session, ONE_THREAD
+                session = Session(path, replace(session.config, intra_op_threads=threads.threads))
+                wide.close()
             self._prepare(session, source, spec, config, manifest)
-            return self._schedule(session, source, spec, config, started, notes)
+            model = self._schedule(session, source, spec, config, started, notes)
         except BaseException:  # whatever it is, the session must not outlive it
             session.close()
             raise
+        _log_ready(model, threads)
+        return model
 
     def _manifest(self, source: VersionSource, notes: list[str]) -> Manifest | None:
         if self._key is not None:

@@ -6,6 +6,7 @@ one session, so that i of them keep i + n - 1 threads busy.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from service.runtime.cpus import Cpus
 
@@ -28,15 +29,23 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPlan:
-    """Threads of one run. spinning: whether those of the pool wait for work on the CPU."""
+    """Threads of one run. spinning: whether those of the pool wait for work on the CPU.
+
+    is_share: nobody asked for this number.
+    """
 
     threads: int
     spinning: bool
     reason: str
+    is_share: bool = False
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
         return f"{threads} a run, spinning {'on' if self.spinning else 'off'} ({self.reason})"
+
+
+# For a model whose runs are over before another thread is awake.
+ONE_THREAD: Final = ThreadPlan(1, spinning=False, reason="its runs are too short for more")
 
 
 def plan_threads(cpus: Cpus, demands: Iterable[Demand], override: int = 0) -> dict[str, ThreadPlan]:
@@ -55,6 +64,7 @@ def _takes_share(demand: Demand) -> bool:
 
 
 def _plan(cpus: Cpus, demand: Demand, runs: int, override: int) -> ThreadPlan:
+    is_share = False
     if demand.intra_op_threads:
         threads, reason = demand.intra_op_threads, "intra_op_thread_count in config.pbtxt"
     elif override:
@@ -63,7 +73,7 @@ def _plan(cpus: Cpus, demand: Demand, runs: int, override: int) -> ThreadPlan:
         threads, reason = 1, "on the GPU"
     else:
         share = cpus.usable * demand.instances // max(1, runs)
-        threads = max(1, share - demand.instances + 1)
+        threads, is_share = max(1, share - demand.instances + 1), True
         reason = str(cpus) if runs == 1 else f"{cpus} for {runs} instances"
     # Spinning threads burn CPUs that other models and the network need: only for who asks for it.
-    return ThreadPlan(threads, bool(demand.spinning) and threads > 1, reason)
+    return ThreadPlan(threads, bool(demand.spinning) and threads > 1, reason, is_share)

@@ -1,6 +1,7 @@
 """Runs a version before it serves: proof of batching, golden pairs, warm-up."""
 
 import logging
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ from service.tensors import BF16, BOOL, BYTES, Array, Datatype, Shape, Signature
 _LOG = logging.getLogger(__name__)
 _FREE_EXTENT: Final = 8  # stands for a dynamic extent that is not the batch
 _RELATIVE: Final = 1e-3  # of the largest value, between a row alone and in a batch
+# A second thread, asleep, gained nothing for runs of 100 us and a third for those of 200 us; it
+# always costs CPU to wake it.
+_SHORT_RUN_S: Final = 150e-6
+_TRIALS: Final = 10
 _SEED: Final = 20_240_817
 
 
@@ -102,18 +107,34 @@ def warm_up(session: Session, signature: Signature, sizes: Sequence[int]) -> Non
 
     A model that refuses them is not at fault: dynamic extents are only guessed here.
     """
+    names = [spec.name for spec in signature.outputs]
     for rows in sizes:
-        shapes = {
-            spec.name: ((rows, *_filled(spec.shape[1:])) if signature.batched else
-                        _filled(spec.shape))
-            for spec in signature.inputs
-        }  # fmt: skip
-        inputs = {s.name: _zeros(s.datatype, shapes[s.name]) for s in signature.inputs}
         try:
-            session.run(inputs, [spec.name for spec in signature.outputs], Interrupt())
+            session.run(_zero_inputs(signature, rows), names, Interrupt())
         except BackendError as error:
             _LOG.info("warm-up with zeros at batch %d was refused: %s", rows, error)
             return
+
+
+def gains_nothing_from_threads(session: Session, signature: Signature, rows: int) -> bool:
+    """Tell whether runs of so many rows are over before a second thread could help.
+
+    Never of a model whose extents are not all known: its requests may be larger than what is
+    tried here, nor of one that refuses zeros.
+    """
+    shapes = [spec.shape[1:] if signature.batched else spec.shape for spec in signature.inputs]
+    if session.config.intra_op_threads == 1 or any(extent < 0 for s in shapes for extent in s):
+        return False
+    inputs, names = _zero_inputs(signature, max(1, rows)), [s.name for s in signature.outputs]
+    for _ in range(_TRIALS):
+        started = time.perf_counter()
+        try:
+            session.run(inputs, names, Interrupt())
+        except BackendError:
+            return False
+        if time.perf_counter() - started < _SHORT_RUN_S:  # the others were held up
+            return True
+    return False
 
 
 def run_warmups(session: Session, warmups: Sequence[ModelWarmup], signature: Signature) -> None:
@@ -161,6 +182,15 @@ def _replay(
                 f"more than {tolerance.relative:g} of its largest value; this machine or this "
                 "onnxruntime computes something else",
             )
+
+
+def _zero_inputs(signature: Signature, rows: int) -> Tensors:
+    """Return zeros; extents that are open, but for the batch, are guessed."""
+    shapes = {
+        spec.name: (rows, *_filled(spec.shape[1:])) if signature.batched else _filled(spec.shape)
+        for spec in signature.inputs
+    }
+    return {spec.name: _zeros(spec.datatype, shapes[spec.name]) for spec in signature.inputs}
 
 
 def _filled(shape: Shape) -> Shape:

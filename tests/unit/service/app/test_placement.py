@@ -15,18 +15,26 @@ from service.inference.backend import Backend
 from service.repository.layout import Repository
 from service.runtime.cpus import Cpus
 from service.runtime.session import OnnxBackend, Session, SessionConfig
-from service.tensors import Signature
-from tests.support.models import add_constant, mlp, publish
+from service.tensors import FP32, Signature
+from tests.support.models import add_constant, identity, mlp, publish
 
 PARAMETER = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}'
 
 
+OPEN = identity(FP32)  # of any width, so that nobody knows how long its runs are
+
+
 def loaded(
-    root: Path, configs: dict[str, str], log: pytest.LogCaptureFixture, threads: int = 0
+    root: Path,
+    configs: dict[str, str],
+    log: pytest.LogCaptureFixture,
+    *,
+    model: bytes = OPEN,
+    threads: int = 0,
 ) -> dict[str, str]:
     """Load models with these config.pbtxt on 8 CPUs; return what the log says of each one's."""
     for name, config in configs.items():
-        publish(root, name, add_constant(1), config=config)
+        publish(root, name, model, config=config)
     loader = ModelLoader(Settings(str(root), device="cpu", threads=threads), Cpus(8))
     sources = Repository(root).scan()
     loader.plan(sources)
@@ -44,6 +52,27 @@ def test_cpus_are_divided_over_models(tmp_path: Path, caplog: pytest.LogCaptureF
         "a": "2 threads a run, spinning off (8 CPUs for 4 instances)",
         "b": "4 threads a run, spinning off (8 CPUs for 4 instances)",
     }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "threads", "expected"),
+    [
+        ((784, 128, 10), 0, "1 thread a run, spinning off (its runs are too short for more)"),
+        ((784, 4096, 10), 0, "8 threads a run, spinning off (8 CPUs)"),
+        ((784, 128, 10), 2, "2 threads a run, spinning off (--threads)"),
+    ],
+    ids=["short", "long", "asked for"],
+)
+def test_short_runs_have_one_thread(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    sizes: tuple[int, ...],
+    threads: int,
+    expected: str,
+) -> None:
+    """A run that is over before another thread is awake has none, unless somebody wants it."""
+    found = loaded(tmp_path, {"m": ""}, caplog, model=mlp(sizes=sizes), threads=threads)
+    assert found == {"m": expected}
 
 
 def test_config_wins_over_the_flag(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
