@@ -4,6 +4,7 @@
 for all: run it at every size to be proved, convert it, correct its shapes, strip it, write it.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,6 +31,8 @@ INLINE_BYTES: Final = 2 * 1000**3  # protobuf cannot hold 2 GiB; weights above g
 # What frameworks say on stderr is kept from the user; TensorFlow says it faster with less.
 _QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 _COMMON: Final = ("onnx", "onnx_ir")
+# Frameworks patch themselves, and loggers and warnings are silenced, for the whole process.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def convert(
@@ -48,7 +51,8 @@ def convert(
     say = progress or silent
     require("the exporter", _COMMON, "export")
     if not isinstance(request.source, str | Path):
-        return convert_here(request, directory, progress=say)
+        with _ONE_AT_A_TIME:
+            return convert_here(request, directory, progress=say)
     request = replace(request, source=str(request.source))
     kind = kind_of_text(request.source)
     ways: Callable[[], list[Mapping[str, str]]] = getattr(kind, "environments", lambda: [{}])

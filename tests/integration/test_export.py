@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -544,3 +545,22 @@ def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert proven.agreement.parity
     with pytest.raises(VerificationFailed):
         verify_file(nn.Linear(64, 32), tmp_path / "model.onnx", example_inputs=torch.rand(1, 64))
+
+
+def test_threads_of_one_process_get_versions_of_their_own(tmp_path: Path) -> None:
+    """Live modules exported at the same time neither disturb each other nor lose a version."""
+    modules = [Classifier(seed=seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        results = list(
+            pool.map(
+                lambda module: export(module, torch.rand(1, 6), name="m", repository=tmp_path),
+                modules,
+            ),
+        )
+    assert sorted(result.version for result in results) == [1, 2, 3]
+    for module, result in zip(modules, results, strict=True):
+        session = Session(result.path / "model.onnx", SessionConfig())
+        images = torch.rand(5, 6)
+        got = session.run({"image": images.numpy()}, ["logits"], Interrupt())["logits"]
+        with torch.no_grad():
+            np.testing.assert_allclose(got, module(images)["logits"].numpy(), atol=1e-5)
