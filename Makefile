@@ -28,7 +28,7 @@ export PIP_NO_INPUT := 1
 .PHONY: help setup native demo test check fmt proto image bench bench-peers tools clean
 
 help:  ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SETUP) $(NATIVE)  ## Install Penstock and everything to work on it into .venv
 
@@ -36,6 +36,9 @@ native: $(NATIVE)  ## Build the native transport, where cargo is found
 
 demo: $(SETUP) $(NATIVE)  ## Train, export, verify and serve digits, and stream the test set through it
 	$(BIN)/python -m examples.digits.demo
+
+demo-%: $(SETUP) $(NATIVE)  ## Run an example: demo-keras, demo-cnn, demo-gru, demo-encoder, demo-trees
+	$(BIN)/python -m $(if $(filter keras,$*),examples.digits_keras.demo,examples.small.$*)
 
 test: $(SETUP) $(NATIVE) tools  ## Run every test, also with clients of others (PYTEST_ARGS="-k stream" for some)
 ifneq ($(CARGO),)

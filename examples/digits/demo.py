@@ -4,15 +4,9 @@ Everything is done as a user would do it: the commands are printed before they r
 """
 
 import argparse
-import selectors
-import shlex
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,20 +18,9 @@ from examples.digits import client
 from examples.digits.data import Digits, load
 from examples.digits.picture import draw
 from examples.digits.train import Settings, Training, accuracy, fit, save
+from examples.serving import ExampleFailed, heading, run, serving
 
-_READY_S: Final = 60.0  # until the server must be ready
-_STOP_S: Final = 30.0  # until it must have stopped
 _REPEATS: Final = 10  # passes over the test set, so that percentiles mean something
-
-
-class DemoFailed(Exception):
-    """A step of the demo did not do what it should; the text says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    process: subprocess.Popen[str]
-    address: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     try:
         _demo(arguments.out)
-    except DemoFailed as error:
+    except ExampleFailed as error:
         print(f"\ndemo failed: {error}", file=sys.stderr)
         return 1
     print(f"\ndone in {time.monotonic() - start:.0f} s")
@@ -56,33 +39,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(out: Path) -> None:
-    _heading(1, "train a multilayer perceptron on handwritten digits")
+    heading(1, "train a multilayer perceptron on handwritten digits")
     digits = load()
     training = fit(digits, Settings())
     if not training.converged:
-        raise DemoFailed(f"the training did not converge in {len(training.history)} epochs")
+        raise ExampleFailed(f"the training did not converge in {len(training.history)} epochs")
     weights, _ = save(training, out)
     print(f"converged after {len(training.history)} epochs; wrote {weights}")
 
-    _heading(2, "export it, and prove that ONNX Runtime computes the same")
+    heading(2, "export it, and prove that ONNX Runtime computes the same")
     models = out / "models"
-    _run(
+    run(
         [sys.executable, "-m", "exporter", "examples.digits.model:build_model",
          "--weights", str(weights), "--name", client.MODEL, "--repository", str(models)],
     )  # fmt: skip
 
-    _heading(3, "serve it")
-    with _serving(models) as server, grpc.insecure_channel(server.address) as channel:
-        _heading(4, "send the held-out test set, one image a request, many in flight")
+    heading(3, "serve it")
+    with serving(models) as address, grpc.insecure_channel(address) as channel:
+        heading(4, "send the held-out test set, one image a request, many in flight")
         images = np.tile(digits.test_images, (_REPEATS, 1))
         client.unary(channel, digits.test_images)  # connection and caches warm
         streamed = client.stream(channel, images)
         called = client.unary(channel, images)
         _report(training, digits, streamed, called)
-        _heading(5, "stop the server")
+        heading(5, "stop the server")
     print("the server drained and exited with code 0")
 
-    _heading(6, "draw")
+    heading(6, "draw")
     picture = out / "demo.png"
     draw(
         picture,
@@ -94,45 +77,8 @@ def _demo(out: Path) -> None:
     print(f"training curve and predictions: {picture.resolve()}")
 
 
-@contextmanager
-def _serving(models: Path) -> Iterator[_Server]:
-    """Run the server as a process of its own; at the end it must stop with exit code 0."""
-    command = [sys.executable, "-m", "service", "serve", str(models), "--port", "0",
-               "--http-port", "0"]  # fmt: skip
-    _show(command)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (ours)
-        try:
-            server = _Server(process, _wait_until_ready(process))
-            yield server
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(timeout=_STOP_S)
-        except subprocess.TimeoutExpired:
-            raise DemoFailed(f"the server did not stop within {_STOP_S:.0f} s") from None
-        finally:
-            if process.poll() is None:
-                process.kill()
-    if code != 0:
-        raise DemoFailed(f"the server exited with code {code}, not 0")
-
-
-def _wait_until_ready(process: subprocess.Popen[str]) -> str:
-    """Return the gRPC address that the server prints when it is ready."""
-    if process.stdout is None:
-        raise DemoFailed("the server has no standard output")
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        if not selector.select(timeout=_READY_S):
-            raise DemoFailed(f"the server was not ready within {_READY_S:.0f} s")
-    line = process.stdout.readline().strip()
-    fields = dict(part.split("=", 1) for part in line.split() if "=" in part)
-    if not line.startswith("penstock ready") or "grpc" not in fields:
-        raise DemoFailed(f"the server said {line!r} instead of being ready")
-    print(line)
-    return fields["grpc"]
-
-
 def _report(training: Training, digits: Digits, streamed: client.Pass, called: client.Pass) -> None:
-    """Print accuracy, latency and throughput. Raises DemoFailed if an accuracy differs."""
+    """Print accuracy, latency and throughput. Raises ExampleFailed if an accuracy differs."""
     expected = accuracy(
         training.model, torch.from_numpy(digits.test_images), torch.from_numpy(digits.test_labels)
     )
@@ -146,25 +92,7 @@ def _report(training: Training, digits: Digits, streamed: client.Pass, called: c
             + "".join(f"{served.percentile_ms(percent):>9.2f}" for percent in (50, 90, 99)),
         )
         if abs(got - expected) > 1e-12:
-            raise DemoFailed(f"{name}: accuracy {got} over gRPC, but {expected} in PyTorch")
-
-
-def _run(command: Sequence[str]) -> None:
-    _show(command)
-    finished = subprocess.run(command, check=False)  # noqa: S603 (ours)
-    if finished.returncode != 0:
-        raise DemoFailed(f"{command[2]} exited with code {finished.returncode}")
-
-
-def _show(command: Sequence[str]) -> None:
-    shown = shlex.join(["python", *command[1:]])
-    for module, script in (("exporter", "penstock-export"), ("service", "penstock")):
-        shown = shown.replace(f"python -m {module} ", f"{script} ")
-    print(f"$ {shown}", flush=True)
-
-
-def _heading(number: int, text: str) -> None:
-    print(f"\n== {number}. {text}", flush=True)
+            raise ExampleFailed(f"{name}: accuracy {got} over gRPC, but {expected} in PyTorch")
 
 
 if __name__ == "__main__":

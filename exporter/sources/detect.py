@@ -4,6 +4,7 @@ Nothing is loaded, unpickled or imported to find out, except the module of the k
 """
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 from typing import Any, Final, cast
@@ -95,6 +96,8 @@ def kind_of_object(value: Any, source: str = "") -> Kind:
         if any(ancestor.startswith(name) for ancestor in ancestry):
             return _module(module)
     what = f"SOURCE {source!r} gives" if source else "expected a model, got"
+    if inspect.isroutine(value):
+        raise UsageError(f"{what} a function; wrap it in a torch.nn.Module whose forward calls it")
     raise UsageError(
         f"{what} a {type(value).__module__}.{type(value).__qualname__}, which is no model that "
         f"the exporter knows: {_KNOWN}",

@@ -9,9 +9,10 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Final
+from typing import Any, Final
 
 import torch
+from torch.utils import _pytree as pytree
 
 from exporter.errors import ConversionFailed
 from exporter.inputs import Inputs
@@ -51,7 +52,12 @@ def capture(
                 dynamic_shapes=arguments.free_axes(inputs),
             )
     except Exception as error:  # any error of the user's forward passes through torch
-        raise ConversionFailed(explain(error, inputs, guards)) from error
+        shapes = arguments.free_axes(inputs)
+
+        def locate(operator: str) -> str:
+            return _trace_of(operator, module, positional, keywords, shapes)
+
+        raise ConversionFailed(explain(error, inputs, guards, locate)) from error
     if program is None:
         raise ConversionFailed("torch.onnx.export returned no program")
     check_opset(program, opset)
@@ -63,6 +69,33 @@ def tensors_on(module: torch.nn.Module, arrays: Sequence[Array]) -> list[torch.T
     weight = next(module.parameters(), None)
     device = torch.device("cpu") if weight is None else weight.device
     return [torch.from_numpy(array).to(device) for array in arrays]
+
+
+def _trace_of(
+    operator: str,
+    module: torch.nn.Module,
+    positional: tuple[Any, ...],
+    keywords: dict[str, Any],
+    shapes: dict[str, Any],
+) -> str:
+    """Return the lines that led to an operator, as torch notes them; "" if it cannot be found.
+
+    torch says which operator it could not write, but not where it stands: it is captured again.
+    """
+    free = pytree.tree_map_only(str, lambda _name: torch.export.Dim.DYNAMIC, shapes)
+    try:
+        with quiet():
+            program = torch.export.export(module, positional, keywords, dynamic_shapes=free)
+            nodes = program.run_decompositions().graph.nodes
+    except Exception:  # noqa: BLE001 (it only adds a line to the message of another error)
+        return ""
+    names = {operator, operator.rpartition("::")[2].partition(".")[0]}
+    traces = [
+        str(node.meta.get("stack_trace", ""))
+        for node in nodes
+        if node.name in names or operator in str(node.target)
+    ]
+    return traces[0] if traces else ""
 
 
 def check_opset(program: torch.onnx.ONNXProgram, opset: int) -> None:

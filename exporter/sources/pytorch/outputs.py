@@ -100,7 +100,10 @@ def _children(prefix: str, value: Any) -> list[tuple[str, Any]]:
         start = "" if prefix else f"{first}_"
         return [(f"{start}{index}", item) for index, item in enumerate(value)]
     where = f"as '{prefix}'" if prefix else "from forward"
+    way_out = "leave it out, or make it a tensor with a batch axis"
+    if type(value).__name__.endswith("Cache"):
+        way_out = "switch it off with use_cache=False in the configuration of the model"
     raise ConversionFailed(
         f"forward returned {type(value).__name__} {where}; a served model returns tensors only: "
-        "leave it out, or make it a tensor with a batch axis",
+        f"{way_out}",
     )

@@ -5,7 +5,7 @@ torch wraps them in banners of several pages; what matters is at the bottom of t
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from exporter.inputs import Inputs
@@ -22,10 +22,16 @@ _FRAME: Final = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\
 _MAX_CAUSE: Final = 400  # characters of a cause that is not known
 
 
-def explain(error: BaseException, inputs: Inputs, guards: Sequence[Guard]) -> str:
+def explain(
+    error: BaseException,
+    inputs: Inputs,
+    guards: Sequence[Guard],
+    locate: Callable[[str], str] = lambda _operator: "",
+) -> str:
     """Return what went wrong in a conversion, where, and what to do.
 
-    guards: what torch assumed of free axes before it gave up.
+    guards: what torch assumed of free axes before it gave up. locate: returns a source code
+    excerpt as torch keeps it of the node or operator with this name, "" if it is not known.
     """
     chain = _chain(error)
     text = "\n".join(str(link) for link in chain)
@@ -35,7 +41,8 @@ def explain(error: BaseException, inputs: Inputs, guards: Sequence[Guard]) -> st
         line = _guard_line(guards, fixed["extent"])
     else:
         cause, way_out = _cause(text, chain[-1])
-        line = _user_line(chain, text)
+        operator = _operator(text)
+        line = _user_line(chain, f"{text}\n{locate(operator) if operator else ''}")
     return _laid_out(cause, line, way_out)
 
 
@@ -66,16 +73,22 @@ def _cause(text: str, last: BaseException) -> tuple[str, str]:
             ),
             "Use torch.where or torch.cond, or decide outside of the model.",
         )
-    operator = _NO_OPERATOR.search(text) or _AT_NODE.search(text)
+    operator = _operator(text)
     if operator:
         return (
-            f"the operator {operator.group(1)} has no ONNX form",
+            f"the operator {operator} has no ONNX form",
             "Leave it to the caller of the model, or write it with other operators.",
         )
     return (
         f"torch cannot convert the module: {type(last).__name__}: {_short(last)}",
         "Try `torch.export.export(module, args)` alone: it shows the whole report.",
     )
+
+
+def _operator(text: str) -> str:
+    """Return the operator or node that could not be written in ONNX, "" if that is not why."""
+    found = _NO_OPERATOR.search(text) or _AT_NODE.search(text)
+    return found.group(1) if found else ""
 
 
 def _fixed_axis(fixed: re.Match[str], inputs: Inputs) -> tuple[str, str]:
