@@ -9,6 +9,7 @@ from typing import Final
 from service import __version__
 
 PROGRAM: Final = "penstock-export"
+QUANTIZE: Final = ("none", "auto", "int8-dynamic", "int8-static", "w4", "fp16")
 EXPORT: Final = "export"  # the verb that need not be written
 
 _DESCRIPTION: Final = """\
@@ -84,6 +85,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add_inputs(parser)
     add_proof(parser)
+    add_compression(parser)
+    add_processing(parser)
     add_package(parser)
     parser.add_argument("--dry-run", action="store_true", help="do everything but publish")
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="options by name, for CI; "
@@ -142,6 +145,43 @@ def add_proof(parser: argparse.ArgumentParser) -> None:
         "(default: 0)")  # fmt: skip
 
 
+def add_compression(parser: argparse.ArgumentParser) -> None:
+    """Add what may make the model smaller and faster, and what it must not lose by it."""
+    group = parser.add_argument_group("compression")
+    group.add_argument("--quantize", default="none", choices=QUANTIZE, help="a smaller variant; "
+        "auto: the fastest that passes the gate, else the model as it is (default: "
+        "%(default)s)")  # fmt: skip
+    group.add_argument("--calibration", action="append", type=Path, metavar="FILE.npz", help="some "
+        "hundred rows of the training data, by input: needed for int8-static, and what variants "
+        "are judged on; repeat for other sizes")  # fmt: skip
+    group.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="your metric: gets a function "
+        "from inputs to outputs, returns a number, higher is better")  # fmt: skip
+    group.add_argument("--gate", metavar="TEXT", help="what a variant must reach; default: "
+        "'drop=0.005 agree=99%% speedup=1.1 error=10%%'")  # fmt: skip
+    group.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="what it is to "
+        "run on (default: %(default)s)")  # fmt: skip
+
+
+def add_processing(parser: argparse.ArgumentParser) -> None:
+    """Add what is computed before and after the model, in the graph."""
+    group = parser.add_argument_group("processing in the graph")
+    add = group.add_argument
+    add("--uint8-input", action="store_true", help="take bytes, times 1/255 unless --scale says "
+        "otherwise")  # fmt: skip
+    add("--layout", default="nchw", choices=("nchw", "nhwc"), help="of images that clients send "
+        "(default: %(default)s)")  # fmt: skip
+    add("--resize", metavar="HxW", help="take images of any size, bring them to this one")
+    add("--scale", type=float, metavar="X", help="multiply the input")
+    add("--normalize", metavar="MEAN,STD", help="one number each, or one a channel: "
+        "0.485/0.456/0.406,0.229/0.224/0.225")  # fmt: skip
+    add("--softmax", action="store_true", help="scores become probabilities that sum to one")
+    add("--sigmoid", action="store_true", help="each score becomes a probability of its own")
+    add("--l2-normalize", action="store_true", help="vectors become of length one")
+    add("--top-k", type=int, metavar="K", help="answer the K best classes: scores and indices")
+    add("--process-input", default="", metavar="NAME", help="the input meant, of several")
+    add("--process-output", default="", metavar="NAME", help="the output meant, of several")
+
+
 def add_package(parser: argparse.ArgumentParser) -> None:
     """Add what a version is called and what goes with it."""
     group = parser.add_argument_group("package")
@@ -156,6 +196,31 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config-pbtxt", action="store_true", default=None, help="write a "
         "config.pbtxt for Triton if there is none (default: if there are labels)")  # fmt: skip
     add_key(group, "private key in PEM form: sign the version with it")
+
+
+def _add_quantize(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL.onnx", help="the file to make it from")
+    add("output", type=Path, metavar="OUTPUT.onnx", help="the file to write")
+    add("--kind", required=True, choices=QUANTIZE[2:], help="what to make")
+    add("--calibration", action="append", type=Path, metavar="FILE.npz", help="data for "
+        "int8-static, by input; repeat for other sizes")  # fmt: skip
+    add("--method", default="minmax", choices=("minmax", "percentile"), help="how int8-static "
+        "finds ranges; percentile leaves out rare extremes (default: %(default)s)")  # fmt: skip
+    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="longest that it may take "
+        "(default: %(default)g)")  # fmt: skip
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("models", nargs="+", type=Path, metavar="MODEL.onnx", help="files with the same inputs")
+    add("--sample", action="append", type=Path, metavar="FILE.npz", help="inputs of a run; repeat "
+        "for other sizes (default: zeros)")  # fmt: skip
+    add("--batch", action="append", type=int, metavar="N", help="rows of zeros, without --sample; "
+        "repeat (default: 1 and 8)")  # fmt: skip
+    add("--threads", type=int, default=1, metavar="N", help="of each run (default: %(default)s)")
+    add("--seconds", type=float, default=2.0, metavar="S", help="to measure each size "
+        "(default: %(default)g)")  # fmt: skip
 
 
 def add_key(parser: "argparse.ArgumentParser | argparse._ArgumentGroup", text: str) -> None:
@@ -230,5 +295,13 @@ VERBS: Final[dict[str, Verb]] = {
         "Say what is installed, and what else would help",
         _add_nothing,
         "exporter.verbs.doctor:run",
+    ),
+    "quantize": Verb(
+        "Make one variant of an ONNX file, without a gate",
+        _add_quantize,
+        "exporter.verbs.quantize:run",
+    ),
+    "bench": Verb(
+        "Time ONNX files against the first of them", _add_bench, "exporter.verbs.bench:run"
     ),
 }

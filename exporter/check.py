@@ -76,7 +76,9 @@ def check_signature(
                 raise _drift("output", str(list(case.outputs[spec.name].shape)), [spec])
 
 
-def served_signature(path: Path, session: Session) -> Graph:
+def served_signature(
+    path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> Graph:
     """Return inputs and outputs of a file as a server sees them: free axes by their names."""
     model = onnx.load(str(path), load_external_data=False)
     names = {
@@ -93,8 +95,8 @@ def served_signature(path: Path, session: Session) -> Graph:
         return GraphTensor(spec.name, spec.datatype, shape)
 
     return Graph(
-        tuple(tensor(spec) for spec in session.inputs),
-        tuple(tensor(spec) for spec in session.outputs),
+        tuple(tensor(spec) for spec in inputs),
+        tuple(tensor(spec) for spec in outputs),
     )
 
 

@@ -52,6 +52,25 @@ def compose(
     graphs.save(loaded, output)
 
 
+def pick_names(model: Path, input_name: str, output_name: str) -> tuple[str, str]:
+    """Return the input and the output to work on; "" where the model has several to choose from.
+
+    Raises UsageError for a name that the model does not have.
+    """
+    graph = onnx.load(str(model), load_external_data=False).graph
+    return (
+        _chosen_name(graph.input, input_name, "input"),
+        _chosen_name(graph.output, output_name, "output"),
+    )
+
+
+def free_axes(model: Path, input_name: str) -> dict[int, str]:
+    """Return the free axes of an input by number, with their names."""
+    graph = onnx.load(str(model), load_external_data=False).graph
+    extents = _extents(_pick(graph.input, input_name, "input"))
+    return {axis: str(extent) for axis, extent in enumerate(extents) if isinstance(extent, str)}
+
+
 def processed_cases(
     run: Callable[[Tensors], Tensors],
     cases: Sequence[Case],
@@ -258,6 +277,10 @@ def _pick(values: Sequence[onnx.ValueInfoProto], name: str, kind: str) -> onnx.V
         if name in ("", value.name):
             return value
     raise UsageError(f"the model has no {kind} '{name}'; it has {listed(names)}")
+
+
+def _chosen_name(values: Sequence[onnx.ValueInfoProto], name: str, kind: str) -> str:
+    return str(_pick(values, name, kind).name) if name or len(values) == 1 else ""
 
 
 def _check_opset(model: onnx.ModelProto) -> None:

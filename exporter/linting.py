@@ -198,7 +198,7 @@ def try_version(
     session = Session(path)
     try:
         parsed = None if config is None else ModelConfig.FromString(config)
-        spec = resolve(served_signature(path, session), parsed, manifest)
+        spec = resolve(served_signature(path, session.inputs, session.outputs), parsed, manifest)
     except LoadError as error:
         return [str(error)], warnings
     warnings += _batching(spec)

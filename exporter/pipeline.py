@@ -1,6 +1,6 @@
 """The export, from a source to a published version: the one module that knows every step.
 
-load -> convert -> strip -> check -> verify -> variants -> bench -> gate -> publish
+load -> convert -> strip -> check -> verify -> variants (timed, gated) -> processing -> publish
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from exporter.children import DEFAULT_TIMEOUT_S, run_child
 from exporter.errors import UsageError
+from exporter.finish import Finished, Plan, finish
 from exporter.flow import Converted, Proven
+from exporter.gate import Gate
 from exporter.inputs import DynamicAxes, Ranges
 from exporter.inspection import inspect
 from exporter.model_config import config_of
@@ -24,6 +26,7 @@ from exporter.package import (
     write_contents,
     write_file,
 )
+from exporter.processing import Processing
 from exporter.progress import Progress, Steps
 from exporter.publish import Stage, next_version, publish, staging
 from exporter.report import Report, write_reports
@@ -32,6 +35,9 @@ from exporter.signing import PrivateKey
 from exporter.sources import convert
 from exporter.sources.base import Request
 from exporter.specs import InputSpec
+from exporter.variants.calibration import Calibration
+from exporter.variants.kinds import check_request
+from exporter.variants.subject import Evaluate
 from service.repository.manifest import Manifest, Parity, Tolerance
 from service.repository.names import MODEL_NAME_RULE, is_model_name
 
@@ -101,6 +107,13 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     trust_pickle: bool = False,
     allow_globals: Sequence[str] = (),
     config_pbtxt: bool | None = None,
+    quantize: str = "none",
+    calibration: Calibration | None = None,
+    evaluate: Evaluate | None = None,
+    gate: Gate | None = None,
+    device: str = "cpu",
+    processing: Processing | None = None,
+    processed: tuple[str, str] = ("", ""),
     key: str | Path | None = None,
     dry_run: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
@@ -131,12 +144,20 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     source: where the model came from, for the manifest. Default: SOURCE, or the model's class.
     trust_pickle, allow_globals: may files be loaded that can run code, or hold these names?
     config_pbtxt: write one where there is none; None: if there are labels, which only it can say.
+    quantize: none, auto (the fastest variant that passes the gate, else the model as it is), or
+    int8-dynamic, int8-static, w4, fp16. calibration: arrays of real inputs, for int8-static.
+    evaluate: your metric, higher is better; gets a function from inputs to outputs.
+    gate: what a variant must reach. device: what it is to run on, "cpu" or "cuda".
+    processing: pre- and post-processing in the graph, see exporter.processing; calibration and
+    evaluate see the model without it. processed: the input and the output that it works on,
+    needed where there are several.
     key: a private key in PEM form that signs the version. dry_run: do all but publish.
     timeout_s: the longest that a child process may take. progress: is called with a line of text
     before each step.
 
     Raises UsageError, UnsafeArtefact, WeightsError, ConversionFailed, VerificationFailed (with a
-    table of what differs), GateFailed, ChildCrashed or PublishFailed; nothing was published then.
+    table of what differs), CompressionFailed, GateFailed, ChildCrashed or PublishFailed; nothing
+    was published then.
     """
     if not is_model_name(name):
         raise UsageError(f"{name!r} cannot name a model: {MODEL_NAME_RULE}")
@@ -163,6 +184,11 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
         trust_pickle=trust_pickle,
         allow_globals=allow_globals,
     )
+    plan = Plan(
+        quantize, calibration, evaluate, gate or Gate(), device, processing or Processing(),
+        *processed,
+    )  # fmt: skip
+    check_request(plan.quantize, plan.device, calibrated=calibration is not None)
     private = None if key is None else PrivateKey(Path(key))
     steps = Steps(progress)
     with _stage(Path(repository), name, dry_run=dry_run) as stage:
@@ -171,10 +197,15 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
         with steps.step("verify", "checking the file"):
             proven = _prove(converted, tolerance, request, steps, timeout_s)
             check_state(state or {}, proven.inputs, proven.outputs)
+            named = tuple(labels) or converted.labels
+            labels_of = find_labelled(named, proven.outputs, asked=bool(labels))
+        finished = finish(
+            converted, proven, plan, stage.work, steps, limits=request.limits, timeout_s=timeout_s
+        )
         with steps.step("publish"):
-            contents = _contents(request, converted, proven, labels, state)
+            contents = _contents(request, converted, finished, named, labels_of, state)
             manifest = write_contents(stage, contents)
-            report = Report(manifest, proven.agreement, steps.seconds)
+            report = _report(manifest, finished, steps)
             write_reports(stage, report)
             write_config = bool(manifest.labels) if config_pbtxt is None else config_pbtxt
             if dry_run:
@@ -219,7 +250,8 @@ def convert_file(
             proven = _prove(converted, tolerance, request, steps, timeout_s)
         with steps.step("publish", f"writing {target}"):
             write_file(converted.model, target)
-    contents = _contents(request, converted, proven, (), None)
+    plain = Finished(proven, converted.cases, proven.tolerance)
+    contents = _contents(request, converted, plain, (), "", None)
     return Report(manifest_of(contents), proven.agreement, steps.seconds)
 
 
@@ -273,26 +305,37 @@ def _prove(
 def _contents(
     request: Request,
     converted: Converted,
-    proven: Proven,
-    labels: Sequence[str],
+    finished: Finished,
+    labels: tuple[str, ...],
+    labels_of: str,
     state: Mapping[str, str] | None,
 ) -> Contents:
-    chosen = tuple(labels) or converted.labels
-    labels_of = find_labelled(chosen, proven.outputs, asked=bool(labels))
     return Contents(
         name=request.name,
-        proven=proven,
-        cases=converted.cases,
+        proven=finished.proven,
+        cases=finished.cases,
         opset=converted.opset,
         max_batch_size=request.max_batch_size if request.batch else 0,
         provenance=converted.provenance,
         packages=converted.packages,
-        labels=chosen if labels_of else (),
-        labels_of=labels_of,
+        labels=labels if labels_of else (),
+        labels_of=(finished.labelled or labels_of) if labels_of else "",
         state=state or {},
-        tolerance=proven.tolerance,
+        variant=finished.variant,
+        tolerance=finished.tolerance,
+        gate=finished.gate,
+        session=finished.session,
         batch_buckets=request.batch_buckets,
     )
+
+
+def _report(manifest: Manifest, finished: Finished, steps: Steps) -> Report:
+    if finished.report is None:
+        return Report(manifest, finished.proven.agreement, steps.seconds)
+    return Report(
+        manifest, finished.proven.agreement, steps.seconds,
+        finished.report.to_json(), finished.report.to_markdown(),
+    )  # fmt: skip
 
 
 @contextmanager

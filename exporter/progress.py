@@ -9,7 +9,7 @@ from exporter.errors import ExportError
 
 # In this order; `load` and `convert` are one step where a child process does both.
 STEPS: Final = (
-    "load", "convert", "strip", "check", "verify", "variants", "bench", "gate", "publish",
+    "load", "convert", "strip", "check", "verify", "variants", "processing", "publish",
 )  # fmt: skip
 
 Progress: TypeAlias = Callable[[str], None]

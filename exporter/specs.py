@@ -122,7 +122,7 @@ def check_batches(specs: Sequence[InputSpec], *, batch: bool) -> None:
             )
 
 
-def read_samples(path: Path) -> Tensors:
+def read_samples(path: Path, flag: str = "--sample") -> Tensors:
     """Return the arrays of a .npz file by name. Raises UsageError; unpickles nothing."""
     try:
         archive = np.load(path, allow_pickle=False)
@@ -130,8 +130,8 @@ def read_samples(path: Path) -> Tensors:
             with archive:
                 return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--sample {path}: cannot be read: {error}") from error
-    raise UsageError(f"--sample {path}: holds one array; expected .npz with one for each input")
+        raise UsageError(f"{flag} {path}: cannot be read: {error}") from error
+    raise UsageError(f"{flag} {path}: holds one array; expected .npz with one for each input")
 
 
 def check_samples(path: Path, samples: Tensors, names: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ def prove(
     agreement = prove_parity(session.run, cases, allowed)
     prove_rows(session.run, cases, allowed)
     axes = proved_axes(converted.inputs, cases, limits or {})
-    graph = served_signature(model, session)
+    graph = served_signature(model, session.inputs, session.outputs)
     return Proven(model, session.inputs, session.outputs, graph, axes, allowed, agreement)
 
 

@@ -56,14 +56,24 @@ def build(text: str) -> Built:
     The current directory is importable, as with `python -m`.
     Raises UsageError if it cannot be found, imported or called with these arguments.
     """
-    place, attribute, arguments = split_python(text)
-    holder = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    builder: Any = holder
-    for part in attribute.split("."):
-        builder = getattr(builder, part, None)
-        if builder is None:
-            raise UsageError(f"SOURCE {text!r}: {place} has no '{attribute}'; {_offer(holder)}")
+    place, _, arguments = split_python(text)
+    holder, builder = find_object(text)
     return Built(_call(text, builder, arguments), _example_inputs(place, holder))
+
+
+def find_object(text: str) -> tuple[ModuleType, Any]:
+    """Import what PACKAGE.MODULE:NAME or FILE.py:NAME names; return the module and the object.
+
+    This runs the user's own code. Raises UsageError if it cannot be found or imported.
+    """
+    place, attribute, _ = split_python(text)
+    holder = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    found: Any = holder
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            raise UsageError(f"SOURCE {text!r}: {place} has no '{attribute}'; {_offer(holder)}")
+    return holder, found
 
 
 def _import_module(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from exporter.bench import Entry, Timing, bench
-from exporter.errors import ChildCrashed, CompressionFailed, GateFailed, UsageError
+from exporter.errors import ChildCrashed, CompressionFailed, GateFailed
 from exporter.gate import Gate, Verdict, judge
 from exporter.variants.calibration import Calibration
 from exporter.variants.graph import facts_of
@@ -14,7 +14,6 @@ from exporter.variants.kinds import (
     AUTO,
     DEFAULT_OPTIONS,
     INT8_DYNAMIC,
-    INT8_STATIC,
     NONE,
     check_request,
     sensible,
@@ -69,16 +68,11 @@ def compress(  # noqa: PLR0913 (each argument is a decision of the user's, and h
     ChildCrashed if it cannot be made; UsageError for calibration data that does not fit and an
     evaluation that fails. With auto, what fails is told in the report and fp32 is taken.
     """
-    check_request(request, device)
+    check_request(request, device, calibrated=calibration is not None)
     limit = gate or Gate()
     if request == NONE:
         report = CompressionReport(request, device, limit, facts_of(model).file_bytes)
         return Choice(model, FP32, DEFAULT_OPTIONS, report)
-    if request == INT8_STATIC and calibration is None:
-        raise UsageError(
-            "int8-static needs calibration data: --calibration FILE.npz with some hundred rows "
-            "of the training data, one array for each input",
-        )
     say = progress or (lambda _line: None)
     say("asking the model for the answers that its variants must give")
     subject = subject_of(model, cases, calibration, evaluate, timeout_s)

@@ -80,6 +80,25 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")
 
 
+def restamp(path: Path, source: Path) -> None:
+    """Give a file the metadata of the one it was made from, and only the domains that it uses.
+
+    Quantisers sign with their own name, import every domain they know and leave shapes behind.
+    """
+    made = onnx.load(str(path), load_external_data=False)
+    like = onnx.load(str(source), load_external_data=False)
+    made.producer_name, made.producer_version = like.producer_name, like.producer_version
+    made.graph.name, made.doc_string = like.graph.name, like.doc_string
+    del made.metadata_props[:]
+    made.metadata_props.extend(like.metadata_props)
+    del made.graph.value_info[:]
+    used = {node.domain for node in nodes_of(made.graph)} | {""}
+    kept = {entry.domain: entry for entry in made.opset_import if entry.domain in used}
+    del made.opset_import[:]
+    made.opset_import.extend(kept.values())
+    onnx.save(made, str(path))
+
+
 def gemm_to_matmul(model: onnx.ModelProto) -> int:
     """Replace in place each Gemm with constant weights by MatMul and Add; return how many.
 

@@ -77,12 +77,17 @@ def sensible(facts: GraphFacts, *, calibrated: bool, device: str) -> tuple[str, 
     return tuple(kinds)
 
 
-def check_request(request: str, device: str) -> None:
-    """Raise UsageError for a kind or a device that does not exist."""
+def check_request(request: str, device: str, *, calibrated: bool) -> None:
+    """Raise UsageError for a kind or a device that does not exist, or lacks what it needs."""
     if request not in REQUESTS:
         raise UsageError(f"--quantize {request!r}: expected one of {', '.join(REQUESTS)}")
     if device not in DEVICES:
         raise UsageError(f"--device {device!r}: expected one of {', '.join(DEVICES)}")
+    if request == INT8_STATIC and not calibrated:
+        raise UsageError(
+            "int8-static needs calibration data: --calibration FILE.npz with some hundred rows "
+            "of the training data, one array for each input",
+        )
 
 
 def session_candidates(facts: GraphFacts) -> tuple[SessionOptions, ...]:

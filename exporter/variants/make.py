@@ -25,6 +25,7 @@ from exporter.variants.kinds import (
     KINDS,
     W4,
     Variant,
+    check_request,
 )
 from exporter.variants.remote import RemoteSession
 from service.repository.manifest import SessionOptions
@@ -75,13 +76,9 @@ def quantize(
         raise UsageError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
     if method not in METHODS:
         raise UsageError(f"calibration method {method!r}: expected one of {', '.join(METHODS)}")
+    check_request(kind, "cpu", calibrated=calibration is not None)
     teach: tuple[Tensors, ...] = ()
-    if kind == INT8_STATIC:
-        if calibration is None:
-            raise UsageError(
-                "int8-static needs calibration data: --calibration FILE.npz with some hundred "
-                "rows of the training data, one array for each input",
-            )
+    if kind == INT8_STATIC and calibration is not None:
         inputs = input_specs(model)
         teach = split(calibration, inputs, batched=is_batched(inputs)).teach
     return run_job(Job(kind, model, output, teach, method), timeout_s=timeout_s)
@@ -128,6 +125,7 @@ def make(job: Job) -> Variant:
         raise
     except Exception as error:  # the quantisers raise whatever they meet
         raise CompressionFailed(f"{job.kind}: {type(error).__name__}: {error}") from error
+    graph.restamp(job.target, job.source)
     after = graph.histogram(onnx.load(str(job.target), load_external_data=False))
     changed = _counted(job.kind, graph.changes(before, after))
     if not changed and "changed nothing" not in note:

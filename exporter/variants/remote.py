@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 
 from exporter.errors import ChildCrashed, CompressionFailed
 from service.repository.manifest import SessionOptions
-from service.tensors import Tensors
+from service.tensors import BY_ONNX, Tensors, TensorSpec
 
 _LENGTH: Final = struct.Struct("<Q")
 _OK: Final = b"+"
@@ -34,7 +34,8 @@ _GRACE_S: Final = 5.0  # for a child that was told to end
 class RemoteSession:
     """A model loaded in a child process; a context manager that ends the child.
 
-    inputs: the names of its inputs. timeout_s: for the load and for each run; may be changed.
+    input_specs, output_specs: its signature as ONNX Runtime sees it, free extents -1.
+    timeout_s: for the load and for each run; may be changed.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class RemoteSession:
         self._answers = os.fdopen(read_end, "rb", buffering=0)
         job = {"path": str(path.resolve()), "options": asdict(options or SessionOptions())}
         try:
-            self.inputs: tuple[str, ...] = tuple(
-                json.loads(self._ask(json.dumps(job).encode(), "loading"))
+            loaded = json.loads(self._ask(json.dumps(job).encode(), "loading"))
+            self.input_specs, self.output_specs = (
+                tuple(_spec(*node) for node in nodes) for nodes in loaded
             )
         except BaseException:
             self.close()
@@ -82,6 +84,11 @@ class RemoteSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Return the names of the inputs."""
+        return tuple(spec.name for spec in self.input_specs)
 
     @property
     def pid(self) -> int:
@@ -153,7 +160,7 @@ def serve(answers: int) -> None:
             try:
                 if session is None:
                     session = _load(json.loads(question))
-                    answer = json.dumps([node.name for node in session.get_inputs()]).encode()
+                    answer = json.dumps(_signature(session)).encode()
                 else:
                     answer = _run(session, _unpack(question))
                 out.write(_OK)
@@ -170,6 +177,20 @@ def _load(job: Mapping[str, Any]) -> Any:
         job["options"]["graph_level"], tuple(job["options"]["disabled_optimizers"])
     )
     return load(Entry(Path(job["path"]), options), threads=1)
+
+
+def _signature(session: Any) -> list[list[tuple[str, str, list[Any]]]]:
+    return [
+        [(node.name, node.type, list(node.shape)) for node in nodes]
+        for nodes in (session.get_inputs(), session.get_outputs())
+    ]
+
+
+def _spec(name: str, kind: str, shape: Sequence[Any]) -> TensorSpec:
+    if kind not in BY_ONNX:
+        raise CompressionFailed(f"'{name}' is {kind}, which inference requests cannot carry")
+    extents = tuple(extent if isinstance(extent, int) else -1 for extent in shape)
+    return TensorSpec(name, BY_ONNX[kind], extents)
 
 
 def _run(session: Any, inputs: Tensors) -> bytes:

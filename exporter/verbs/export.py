@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         state=read_pairs("--state", arguments.state or ()),
         config_pbtxt=arguments.config_pbtxt,
         key=arguments.key,
+        **compression_options(arguments),
         dry_run=arguments.dry_run,
         progress=console.say,
         **options,
@@ -77,6 +78,37 @@ def export_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "allow_globals": arguments.allow_global or (),
         "timeout_s": arguments.timeout,
     }
+
+
+def compression_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the arguments on compression and processing mean to `exporter.export`."""
+    from exporter.gate import Gate  # noqa: PLC0415 (--help does without)
+    from exporter.processing import from_options  # noqa: PLC0415
+    from exporter.specs import read_samples  # noqa: PLC0415
+
+    sets = [read_samples(path, "--calibration") for path in arguments.calibration or ()]
+    return {
+        "quantize": arguments.quantize,
+        "calibration": sets or None,
+        "evaluate": load_function(arguments.evaluate) if arguments.evaluate else None,
+        "gate": Gate.parse(arguments.gate) if arguments.gate else None,
+        "device": arguments.device,
+        "processing": from_options({**vars(arguments), "labels": None}),  # they are checked apart
+        "processed": (arguments.process_input, arguments.process_output),
+    }
+
+
+def load_function(text: str) -> Any:
+    """Return the function that `--evaluate MODULE:FUNCTION` names. Raises UsageError."""
+    from exporter.sources.python import find_object  # noqa: PLC0415 (numpy, like the above)
+
+    try:
+        _, found = find_object(text)
+    except UsageError as error:
+        raise UsageError(str(error).replace("SOURCE", "--evaluate", 1)) from error
+    if not callable(found):
+        raise UsageError(f"--evaluate {text!r} is a {type(found).__name__}, not a function")
+    return found
 
 
 def check_installed() -> None:

@@ -50,7 +50,7 @@ def test_only_graphs_with_layer_norms_have_session_candidates() -> None:
 def test_what_cannot_be_asked_for(request_: str, device: str) -> None:
     """The message lists what can."""
     with pytest.raises(UsageError, match=r"expected one of .*(int8-static|cuda)"):
-        check_request(request_, device)
+        check_request(request_, device, calibrated=True)
 
 
 def test_session_options_in_words() -> None:

@@ -101,6 +101,22 @@ def test_static_int8_needs_data(tmp_path: Path) -> None:
         quantize(linear(tmp_path / "m.onnx"), tmp_path / "q.onnx", "int8-static")
 
 
+@pytest.mark.parametrize("kind", ["int8-dynamic", "int8-static", "fp16"])
+def test_a_variant_is_signed_as_its_source(kind: str, tmp_path: Path) -> None:
+    """Producer, name and properties are the source's; no domain is imported that is not used."""
+    model = onnx.load(str(linear(tmp_path / "m.onnx")))
+    model.producer_name, model.graph.name = "penstock", "digits"
+    model.metadata_props.add(key="penstock.module", value="a:b")
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    make(Job(kind, tmp_path / "m.onnx", tmp_path / "q.onnx", _teach(16)))
+    made = onnx.load(str(tmp_path / "q.onnx"))
+    assert (made.producer_name, made.graph.name) == ("penstock", "digits")
+    assert [entry.key for entry in made.metadata_props] == ["penstock.module"]
+    used = {node.domain for node in made.graph.node} | {""}
+    assert {entry.domain for entry in made.opset_import} == used
+    assert not made.graph.value_info
+
+
 @pytest.mark.parametrize(("kind", "method"), [("int4", "minmax"), ("int8-static", "entropy")])
 def test_unknown_kinds_and_methods(kind: str, method: str, tmp_path: Path) -> None:
     """What is not known is refused before anything runs."""
