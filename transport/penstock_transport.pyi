@@ -151,7 +151,8 @@ class Server:
             nothing for keepalive_timeout_s more.
         min_ping_interval_s: a peer that pings more often without being answered is dropped.
         connection_idle_s, connection_age_s: a connection without calls, or of any kind, is told
-            to go away after so long, and dropped after connection_age_grace_s more.
+            to go away after so long, and dropped after connection_age_grace_s more; without calls,
+            after keepalive_timeout_s.
         handshake_timeout_s: for TLS and the first bytes of HTTP/2.
         send_timeout_s: a peer that takes nothing of what waits for it is dropped.
         None, where it is allowed, means never.

@@ -1,18 +1,22 @@
 """`penstock serve`: the server, from settings to exit code."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from service.app.server import Server, serve
 from service.config import add_flags, load_settings
-from service.observability.logs import configure
+from service.observability.logs import configure, forget_unwritable, say
 
+_LOG = logging.getLogger(__name__)
 _LOST: Final = 3  # exit code if accepted requests were not answered
+_BROKEN: Final = 4  # exit code if a thread of the server ended by an error
 _HARD_EXIT_S: Final = 5.0  # past the grace period; a load or a run that cannot be stopped
 
 
@@ -30,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises PenstockError if it cannot."""
     settings = load_settings(vars(arguments))
     configure(settings.log_level, settings.log_format)
+    threading.excepthook = _end_process
     stop = threading.Event()
     # A Python handler runs on the main thread only when that wakes up, whichever thread the kernel
     # gave the signal to. The wake-up descriptor is written at once: a thread of ours reads it.
@@ -50,7 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
         running.append(server)
         _say_ready(server)
 
-    return 0 if serve(settings, stop, on_ready) else _LOST
+    try:
+        return 0 if serve(settings, stop, on_ready) else _LOST
+    finally:
+        forget_unwritable()
 
 
 def _wait_for_signals(
@@ -72,8 +80,20 @@ def _wait_for_signals(
             stop.set()
 
 
+def _end_process(broken: threading.ExceptHookArgs) -> None:
+    """End the process: without that thread it would accept requests and answer none.
+
+    Every thread of ours handles what may happen; what is left is a fault, or no memory.
+    """
+    with suppress(Exception):  # no memory to log with, perhaps
+        what = (broken.exc_type, broken.exc_value or broken.exc_type(), broken.exc_traceback)
+        name = broken.thread.name if broken.thread else "a thread"
+        _LOG.critical("%s has broken off, the server ends", name, exc_info=what)
+    os._exit(_BROKEN)
+
+
 def _say_ready(server: Server) -> None:
     for failure in server.failures():
-        print(f"not served: {failure}", file=sys.stderr)  # noqa: T201
+        say(f"not served: {failure}", sys.stderr)
     addresses = " ".join(f"grpc={address}" for address in server.addresses)
-    print(f"penstock ready {addresses} http={server.http_address}", flush=True)  # noqa: T201
+    say(f"penstock ready {addresses} http={server.http_address}", sys.stdout)

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from service.observability.logs import dropped_lines
 from service.observability.stats import Histogram, ModelStats, Totals
 
 _LABELS = ("model", "version")
@@ -61,6 +62,9 @@ class ServerCollector(Collector):
         for source in sources:
             rows.add_metric((source.model, source.version), source.totals.rows)
         yield rows
+        yield CounterMetricFamily(
+            "penstock_log_lines_dropped", "Log lines that could not be written.", dropped_lines()
+        )
         yield from _transport_families(self._transport())
 
     def _requests(self, sources: Iterable[Source]) -> Metric:

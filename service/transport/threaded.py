@@ -115,6 +115,9 @@ class ThreadedTransport:
         return counts
 
     def _bind(self, address: str) -> str:
+        # grpcio takes a Unix socket away from the server that listens on it.
+        if address.startswith("unix:") and _is_answered(address.removeprefix("unix:")):
+            raise SettingsError(f"cannot listen on {address}: Address already in use")
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(address)
@@ -307,6 +310,15 @@ _NEVER_MS: Final = (1 << 31) - 1  # what grpcio takes for infinity
 
 def _ms(seconds: float | None) -> int:
     return _NEVER_MS if seconds is None else min(_NEVER_MS - 1, round(seconds * 1000))
+
+
+def _is_answered(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _bind_error(address: str) -> str:

@@ -218,6 +218,9 @@ impl From<Invalid> for Fault {
             Invalid::Frame(error @ FrameError::TooLarge { .. }) => {
                 (Counter::RefusedMessageSize, code::RESOURCE_EXHAUSTED, error.to_string())
             }
+            Invalid::Frame(error @ FrameError::OutOfMemory) => {
+                (Counter::RefusedMemory, code::RESOURCE_EXHAUSTED, error.to_string())
+            }
             Invalid::Frame(error) => (Counter::RefusedMessages, code::INTERNAL, error.to_string()),
             Invalid::CutOff => {
                 let text = "The call ended in the middle of a message".to_owned();

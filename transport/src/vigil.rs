@@ -32,7 +32,7 @@ pub enum Verdict {
 pub struct Vigil {
     idle_since: Instant,
     leave_at: Option<Instant>,
-    drop_at: Option<Instant>,
+    left_at: Option<Instant>,
     pinged_at: Option<Instant>,
     moved: ((usize, usize), Instant),
 }
@@ -43,7 +43,7 @@ impl Vigil {
         let vigil = Self {
             idle_since: now,
             leave_at: limits.connection_age.and_then(|age| now.checked_add(age)),
-            drop_at: None,
+            left_at: None,
             pinged_at: None,
             moved: ((0, 0), now),
         };
@@ -72,15 +72,15 @@ impl Vigil {
             Some(verdict) => return verdict,
             None => false,
         };
-        if let Some(at) = self.drop_at {
+        if let Some(left_at) = self.left_at {
+            let at = self.drop_at(limits, vitals, left_at);
             if now >= at {
                 return Verdict::Drop(Counter::DroppedOld);
             }
             due = due.min(at);
         } else if self.wants_to_leave(limits, now, vitals, &mut due) {
-            let at = now + limits.connection_age_grace.min(FAR);
-            self.drop_at = Some(at);
-            return Verdict::Leave(due.min(at));
+            self.left_at = Some(now);
+            return Verdict::Leave(due.min(self.drop_at(limits, vitals, now)));
         }
         if pings {
             Verdict::Ping(due)
@@ -135,6 +135,16 @@ impl Vigil {
         self.pinged_at = Some(now);
         *due = (*due).min(now + limits.keepalive_timeout);
         Some(Verdict::Ping(*due))
+    }
+
+    // A peer that was told to go away and has no calls closes the connection by itself, as soon as
+    // it has read that it should.
+    fn drop_at(&self, limits: &Limits, vitals: &Vitals, left_at: Instant) -> Instant {
+        let last = left_at + limits.connection_age_grace.min(FAR);
+        if vitals.calls > 0 {
+            return last;
+        }
+        last.min(left_at.max(self.idle_since) + limits.keepalive_timeout.min(FAR))
     }
 
     fn wants_to_leave(
@@ -210,10 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_was_told_to_leave_has_less_time_without_a_call() {
+        let limits = Limits {
+            connection_age: Some(SECOND * 10),
+            connection_age_grace: SECOND * 100,
+            keepalive_timeout: SECOND * 5,
+            ..Limits::for_tests()
+        };
+        assert_eq!(story(&limits, &[9, 10, 14, 15], |start, _| quiet(start)), "-l-D");
+        let busy = |start, _| Vitals { calls: 1, ..quiet(start) };
+        assert_eq!(story(&limits, &[9, 10, 15, 109, 110], busy), "-l--D");
+    }
+
+    #[test]
     fn an_old_connection_leaves_and_is_dropped_after_its_grace() {
         let limits = Limits {
             connection_age: Some(SECOND * 10),
             connection_age_grace: SECOND * 5,
+            keepalive_timeout: SECOND * 20,
             ..Limits::for_tests()
         };
         let busy = |start, _| Vitals { calls: 1, ..quiet(start) };

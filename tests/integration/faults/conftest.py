@@ -105,9 +105,10 @@ def start(fault_repository: Path, transport: str) -> Iterator[Start]:
     """Serve with flags of a test's own."""
     with ExitStack() as stack:
 
-        def run(*flags: str) -> Guarded:
+        def run(*flags: str, repository: Path = fault_repository, exit_code: int = 0) -> Guarded:
             command = (*flags, "--transport", transport)
-            server = stack.enter_context(servers.serve(fault_repository, *command))
+            served = servers.serve(repository, *command, exit_code=exit_code)
+            server = stack.enter_context(served)
             return Guarded(server, transport)
 
         yield run

@@ -65,3 +65,67 @@ def test_unix_socket_that_cannot_be_made(transport_factory: Factory, tmp_path: P
     with pytest.raises(SettingsError, match=f"cannot listen on {address}"):
         transport.start()
     transport.close()
+
+
+@pytest.mark.parametrize("address", ["[::1]:0", "localhost:0"])
+def test_other_families(run: Run, address: str) -> None:
+    """An address of IPv6 is served, and a name at each of its addresses."""
+    if address.startswith("[") and not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    engine = run([address])
+    port = engine.address.rpartition(":")[2]
+    assert port != "0"
+    with grpc.insecure_channel(f"{address.rpartition(':')[0]}:{port}") as channel:
+        ping(channel)
+
+
+def test_path_of_a_unix_socket_too_long(transport_factory: Factory, tmp_path: Path) -> None:
+    """A path that the system cannot take is an error that names it."""
+    address = f"unix:{tmp_path}/{'x' * 200}"
+    transport = transport_factory([address], METHODS)
+    with pytest.raises(SettingsError, match=f"cannot listen on {address}"):
+        transport.start()
+    transport.close()
+
+
+def test_unix_socket_left_behind(run: Run, tmp_path: Path) -> None:
+    """A socket whose server was killed is taken over."""
+    path = tmp_path / "grpc.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    engine = run([f"unix:{path}"])
+    with grpc.insecure_channel(engine.address) as channel:
+        ping(channel)
+
+
+def test_file_in_the_place_of_a_unix_socket(transport_factory: Factory, tmp_path: Path) -> None:
+    """A file of somebody's is not overwritten."""
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    transport = transport_factory([f"unix:{path}"], METHODS)
+    with pytest.raises(SettingsError, match=f"cannot listen on unix:{path}"):
+        transport.start()
+    transport.close()
+    assert path.read_text() == "precious"
+
+
+def test_unix_socket_of_a_living_server(
+    run: Run, transport_factory: Factory, tmp_path: Path
+) -> None:
+    """A socket that a server listens on stays its own."""
+    engine = run([f"unix:{tmp_path}/grpc.sock"])
+    rival = transport_factory(engine.addresses, METHODS)
+    with pytest.raises(SettingsError, match=f"cannot listen on {engine.address}"):
+        rival.start()
+    rival.close()
+    with grpc.insecure_channel(engine.address) as channel:
+        ping(channel)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

@@ -60,6 +60,8 @@ pub enum InflateError {
     TooLarge,
     /// It is not what its encoding says.
     Corrupt,
+    /// The machine has no memory for it.
+    OutOfMemory,
 }
 
 /// Inflates one message.
@@ -76,7 +78,7 @@ impl Inflater {
     /// limit: largest inflated size in bytes. None: the encoding is identity.
     #[must_use]
     pub fn new(encoding: Encoding, limit: usize) -> Option<Self> {
-        let sink = Capped { bytes: Vec::new(), limit, exceeded: false };
+        let sink = Capped { bytes: Vec::new(), limit, failure: None };
         let stream = match encoding {
             Encoding::Identity => return None,
             Encoding::Gzip => Stream::Gzip(GzDecoder::new(sink)),
@@ -128,25 +130,30 @@ impl Inflater {
     }
 
     fn reason(&self) -> InflateError {
-        if self.sink().exceeded {
-            InflateError::TooLarge
-        } else {
-            InflateError::Corrupt
-        }
+        self.sink().failure.unwrap_or(InflateError::Corrupt)
     }
 }
 
 struct Capped {
     bytes: Vec<u8>,
     limit: usize,
-    exceeded: bool,
+    failure: Option<InflateError>,
+}
+
+impl Capped {
+    fn refuse(&mut self, failure: InflateError) -> io::Error {
+        self.failure = Some(failure);
+        io::ErrorKind::Other.into()
+    }
 }
 
 impl Write for Capped {
     fn write(&mut self, chunk: &[u8]) -> io::Result<usize> {
         if chunk.len() > self.limit - self.bytes.len() {
-            self.exceeded = true;
-            return Err(io::Error::other("larger than the cap"));
+            return Err(self.refuse(InflateError::TooLarge));
+        }
+        if self.bytes.try_reserve(chunk.len()).is_err() {
+            return Err(self.refuse(InflateError::OutOfMemory));
         }
         self.bytes.extend_from_slice(chunk);
         Ok(chunk.len())

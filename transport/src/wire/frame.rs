@@ -25,6 +25,8 @@ pub enum FrameError {
     NoEncoding,
     /// The compressed message is not what its encoding says.
     Corrupt,
+    /// The machine has no memory for it.
+    OutOfMemory,
 }
 
 impl fmt::Display for FrameError {
@@ -40,6 +42,7 @@ impl fmt::Display for FrameError {
             Self::NoEncoding => formatter
                 .write_str("Message is flagged as compressed, but grpc-encoding names no encoding"),
             Self::Corrupt => formatter.write_str("Message cannot be decompressed"),
+            Self::OutOfMemory => formatter.write_str("The machine has no memory for the message"),
         }
     }
 }
@@ -76,7 +79,7 @@ pub struct Decoder {
 
 enum State {
     Header { bytes: [u8; HEADER], have: usize },
-    Plain { bytes: BytesMut, missing: usize },
+    Plain { bytes: Vec<u8>, missing: usize },
     Compressed { inflater: Box<Inflater>, missing: usize },
 }
 
@@ -148,7 +151,7 @@ impl Decoder {
             let copied = length < SLICE_FROM;
             return Ok(Some(if copied { Bytes::copy_from_slice(&message) } else { message }));
         }
-        self.state = State::Plain { bytes: BytesMut::new(), missing: length };
+        self.state = State::Plain { bytes: Vec::new(), missing: length };
         Ok(None)
     }
 
@@ -159,9 +162,11 @@ impl Decoder {
                 let taken = data.len().min(*missing);
                 if bytes.capacity() - bytes.len() < taken {
                     let doubled = bytes.len().max(FIRST_ALLOCATION).max(taken);
-                    bytes.reserve(doubled.min(*missing));
+                    // Exactly: with the last byte it is full, and is handed on without a copy.
+                    let reserved = bytes.try_reserve_exact(doubled.min(*missing));
+                    reserved.map_err(|_| FrameError::OutOfMemory)?;
                 }
-                bytes.put(data.split_to(taken));
+                bytes.extend_from_slice(&data.split_to(taken));
                 *missing -= taken;
                 if *missing > 0 {
                     return Ok(None);
@@ -178,7 +183,7 @@ impl Decoder {
         }
         match std::mem::replace(&mut self.state, State::start()) {
             State::Header { .. } => Ok(None),
-            State::Plain { bytes, .. } => Ok(Some(bytes.freeze())),
+            State::Plain { bytes, .. } => Ok(Some(Bytes::from(bytes))),
             State::Compressed { inflater, .. } => {
                 inflater.finish().map(Some).map_err(|error| explain(error, self.limit))
             }
@@ -196,5 +201,6 @@ fn explain(error: InflateError, limit: usize) -> FrameError {
     match error {
         InflateError::TooLarge => FrameError::TooLarge { announced: None, limit },
         InflateError::Corrupt => FrameError::Corrupt,
+        InflateError::OutOfMemory => FrameError::OutOfMemory,
     }
 }
