@@ -6,10 +6,10 @@ from pathlib import Path
 import onnx
 
 from exporter.cases import Case
-from exporter.errors import ConversionFailed
+from exporter.errors import ConversionFailed, described
 from exporter.flow import Converted
 from exporter.inputs import Inputs
-from exporter.session import Session, described
+from exporter.session import Session
 from service.repository.manifest import MODEL_FILE
 from service.repository.signature import Graph, GraphTensor
 from service.tensors import TensorSpec

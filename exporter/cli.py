@@ -1,9 +1,11 @@
 """`penstock-export`: which verb, how it ends. Imports what a verb needs when it is wanted."""
 
+import difflib
 import importlib
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A stop from outside unwinds like Ctrl-C, so that no half-written version stays behind.
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if verb == EXPORT and words:
+            _refuse_misspelt(words[0])
         arguments = parse_with_file(parser, words)
         console = Console(quiet=arguments.quiet, json=arguments.json)
         module, _, function = VERBS[verb].run.partition(":")
@@ -66,6 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return code
+
+
+def _refuse_misspelt(word: str) -> None:
+    """Raise UsageError for a word that was meant as a verb: it would be taken for a SOURCE."""
+    close = difflib.get_close_matches(word, VERBS, n=1)
+    if close and not Path(word).exists():
+        raise UsageError(f"'{word}' is no verb and no source; did you mean '{close[0]}'?")
 
 
 def _exit_code(error: ExportError) -> int:

@@ -14,8 +14,12 @@ ExportError
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from service.errors import PenstockError
+from service.errors import PenstockError, dims
+
+if TYPE_CHECKING:
+    from service.tensors import TensorSpec
 
 
 class ExportError(PenstockError):
@@ -62,6 +66,11 @@ class SignatureFailed(ExportError):
 
 class PublishFailed(ExportError):
     """The version could not be written to the repository."""
+
+
+def described(specs: "Sequence[TensorSpec]") -> str:
+    """Return inputs or outputs as text: image FP32[-1,784]."""
+    return ", ".join(f"{spec.name} {spec.datatype}{dims(spec.shape)}" for spec in specs)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from exporter.errors import PublishFailed, table
+from exporter.errors import PublishFailed, described, table
 from exporter.proof import Agreement
 from exporter.publish import Stage
-from exporter.session import described
 from service.repository.manifest import Manifest
 from service.tensors import TensorSpec
 
 REPORT_JSON: Final = "report.json"
 REPORT_MARKDOWN: Final = "report.md"
+_SUSPICIOUS: Final = 0.1  # of what is allowed; 20 times what faithful FP32 models show
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,25 @@ class Report:
     compression: Mapping[str, Any] = field(default_factory=dict)
     compression_table: str = ""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what passed, but is worth a look."""
+        limit = self.manifest.tolerance.relative * _SUSPICIOUS
+        far = [p for p in self.manifest.parity if p.max_rel > limit]
+        worst = max(far, key=lambda p: p.max_rel, default=None)
+        warnings = []
+        if worst is not None and self.manifest.variant == "source":
+            warnings.append(
+                f"output '{worst.output}' is off by {worst.max_rel:.2g} of its largest value at "
+                f"batch {worst.batch}; that is allowed, but faithful models stay below "
+                f"{limit:.0e}",
+            )
+        warnings += [
+            f"output '{output}': {count} indices differ where two scores are as good as equal"
+            for output, count in self.agreement.ties.items()
+        ]
+        return tuple(warnings)
+
     def to_json(self) -> dict[str, Any]:
         """Return what report.json holds."""
         manifest = self.manifest
@@ -48,6 +67,7 @@ class Report:
             "parity": [asdict(entry) for entry in manifest.parity],
             "columns": [asdict(column) for column in self.agreement.columns],
             "ties": dict(self.agreement.ties),
+            "warnings": list(self.warnings),
             "compression": dict(self.compression),
             "source": dict(manifest.source),
             "producer": dict(manifest.producer),
@@ -82,10 +102,7 @@ class Report:
                 [c.output, str(c.index), f"{c.max_abs:.3g}", f"{c.max_rel:.3g}"]
                 for c in self.agreement.columns
             ]))  # fmt: skip
-        parts += [
-            f"Output `{output}`: {count} indices differ where two scores are as good as equal."
-            for output, count in self.agreement.ties.items()
-        ]
+        parts += [f"Worth a look: {warning}." for warning in self.warnings]
         if self.compression_table:
             parts += ["## Variants", self.compression_table]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -126,6 +143,7 @@ def as_text(report: Report, path: Path, repository: str, *, published: bool) -> 
     lines += [
         f"the source and ONNX Runtime agree (allowed: {allowed}):",
         table(("batch", "output", "max abs", "max rel"), _parity(manifest)),
+        *(f"warning: {warning}" for warning in report.warnings),
     ]
     if published:
         lines.append(f"next: penstock serve {repository}")

@@ -1,6 +1,5 @@
 """The exported file in ONNX Runtime, as the server will run it on a CPU."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -47,11 +46,6 @@ class Session:
 def try_loading(path: Path) -> None:
     """Load the file, for a child process. Raises ConversionFailed if ONNX Runtime refuses it."""
     Session(path)
-
-
-def described(specs: Sequence[TensorSpec]) -> str:
-    """Return inputs or outputs as text: image FP32[-1,784]."""
-    return ", ".join(f"{spec.name} {spec.datatype}{dims(spec.shape)}" for spec in specs)
 
 
 def _spec(node: ort.NodeArg) -> TensorSpec:

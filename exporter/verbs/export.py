@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 from exporter.console import Console
@@ -18,7 +17,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     _check_given(arguments)
     options = export_options(arguments)
     check_installed()
-    from exporter import pipeline, report  # noqa: PLC0415 (a wrong option is told without onnx)
+    from exporter import pipeline, report  # noqa: PLC0415 (a wrong option is told without them)
+    from exporter.processing import read_labels  # noqa: PLC0415
 
     labels = read_labels(arguments.labels) if arguments.labels else ()
     result = pipeline.export(
@@ -129,19 +129,6 @@ def tolerance_of(arguments: argparse.Namespace) -> Tolerance | None:
         if not 0 <= value < 1:
             raise UsageError(f"--{name[0]}tol is {value:g}; expected 0 to 1")
     return Tolerance(**{**asdict(Tolerance()), **chosen}) if chosen else None
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the lines of a file of labels. Raises UsageError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(f"--labels {path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--labels {path}: not UTF-8 text at byte {error.start}") from error
-    if not lines:
-        raise UsageError(f"--labels {path}: is empty; expected one label a line")
-    return tuple(lines)
 
 
 def read_pairs(flag: str, texts: Any) -> dict[str, str]:

@@ -85,6 +85,12 @@ def test_missing_arguments_are_wrong_usage(
     assert says in capsys.readouterr().err
 
 
+def test_a_misspelt_verb_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that is nearly a verb is not taken for the name of a model."""
+    assert main(["inspekt", "model.onnx"]) == 2
+    assert "did you mean 'inspect'?" in capsys.readouterr().err
+
+
 def test_what_no_option_takes_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     """A word for a number stops with 2, as it does everywhere."""
     with pytest.raises(SystemExit) as stopped:
