@@ -96,7 +96,7 @@ def golden_pairs(arrays: Tensors) -> Iterator[tuple[Tensors, Tensors]]:
     for key, array in arrays.items():
         index, side, name = key.split(".", 2)
         if array.dtype.kind == "U":  # text is stored so because objects would be a pickle
-            array = array.astype(object)
+            array = array.astype(object)  # noqa: PLW2901
         pairs.setdefault(int(index), ({}, {}))[0 if side == "in" else 1][name] = array
     for _, pair in sorted(pairs.items()):
         yield pair
