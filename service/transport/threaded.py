@@ -292,6 +292,7 @@ def _options(limits: Limits, *, compress_replies: bool) -> list[tuple[str, int]]
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.keepalive_time_ms", _ms(limits.keepalive_time_s)),
         ("grpc.keepalive_timeout_ms", _ms(limits.keepalive_timeout_s)),
+        ("grpc.http2.ping_timeout_ms", _ms(limits.keepalive_timeout_s)),  # else a minute
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.max_ping_strikes", 0 if limits.min_ping_interval_s is None else _PING_STRIKES),

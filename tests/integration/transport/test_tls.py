@@ -2,6 +2,8 @@
 
 import logging
 import os
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +84,27 @@ def test_mutual_tls(run: Run, pair: Pair, authority: Authority, other: Authority
     for client in (None, other.sign("stranger")):
         with trusting(engine, authority, client) as channel:
             assert refusal(unary(channel, ECHO), b"")[0] is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("version", ["TLSv1_1", "TLSv1_2", "TLSv1_3"])
+def test_least_version(run: Run, pair: Pair, version: str) -> None:
+    """TLS 1.2 is the least that is spoken, and HTTP/2 is agreed upon."""
+    engine = run(tls=Tls(str(pair.certificate), str(pair.key)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else the old version is not even tried
+    context.set_alpn_protocols(["h2"])
+    host, _, port = engine.address.rpartition(":")
+    with socket.create_connection((host, int(port)), WAIT_S) as plain:
+        if version == "TLSv1_1":
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                context.wrap_socket(plain)
+        else:
+            with context.wrap_socket(plain) as secure:
+                assert secure.selected_alpn_protocol() == "h2"
 
 
 def test_reload(run: Run, pair: Pair, authority: Authority, other: Authority) -> None:
