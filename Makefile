@@ -25,10 +25,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test check fmt proto image bench bench-peers tools clean
+.PHONY: help setup native demo test check fmt proto image bench bench-exporter bench-peers tools clean
 
 help:  ## List these commands
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(SETUP) $(NATIVE)  ## Install Penstock and everything to work on it into .venv
 
@@ -65,6 +65,9 @@ bench: $(SETUP) $(NATIVE)  ## Compare servers side by side, with h2load (BENCH_A
 	$(BIN)/python -m benchmarks.compare out/bench $(BENCH_ARGS)
 	-$(BIN)/python -m benchmarks.limits out/bench
 	$(BIN)/python -m benchmarks.report out/bench docs
+
+bench-exporter: $(SETUP)  ## Measure what compression gains and costs (BENCH_ARGS="--only digits")
+	$(BIN)/python -m benchmarks.exporter --docs docs/exporter-benchmarks.md $(BENCH_ARGS)
 
 bench-peers: $(SETUP)  ## Install the servers of others that are compared (PEERS="kserve")
 	$(BIN)/python -m benchmarks.peers.install $(PEERS)

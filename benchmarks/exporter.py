@@ -30,6 +30,14 @@ from exporter.variants import Choice, compress
 from exporter.variants.report import Trial, cpu_facts
 from service.tensors import Array, Tensors
 
+_PAGE: Final = """# What compression gains and costs
+
+Measured by `make bench-exporter` in one run: ratios against the uncompressed model, timed in
+alternation with it in one process; in brackets the quartiles of the ratios. The digits models are
+trained, and their accuracy is that of the held-out digits; ResNet-18, the encoder and the wide MLP
+have random weights, so only speed, size and numerical error are theirs.
+
+{table}"""
 _POINTS: Final = 0.005  # half a point of accuracy
 _ANY: Final = Gate(min_speedup=0.0)  # these figures are to be seen, also where they are missed
 
@@ -206,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/exporter"), metavar="DIR")
     parser.add_argument("--threads", type=int, default=1, help="of each run (default: 1)")
     parser.add_argument("--seconds", type=float, default=4.0, help="a model and batch (default: 4)")
+    parser.add_argument("--docs", type=Path, metavar="FILE.md", help="also write the page of docs")
     parser.add_argument("--only", choices=("digits", "large"), help="a part of it")
     arguments = parser.parse_args(argv)
     with TemporaryDirectory(prefix="penstock-bench-") as place:
@@ -222,6 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     (arguments.out / "figures.json").write_text(json.dumps(report, indent=2) + "\n")
     text = to_markdown(runs.figures, arguments.threads)
     (arguments.out / "figures.md").write_text(text)
+    if arguments.docs is not None:
+        arguments.docs.write_text(_PAGE.format(table=text))
     print(f"\n{text}\nwrote {arguments.out}/figures.md and figures.json")
     return 0 if all(figure.reached for figure in runs.figures) else 1
 
