@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,17 +52,15 @@ class ModelLoader:
 
     def plan(self, sources: Iterable[ModelSource]) -> None:
         """Divide the CPUs over what the sources will serve. What is loaded keeps its threads."""
-        self._placement.plan((source, self._readable_config(source)) for source in sources)
+        readable = []
+        for source in sources:
+            with suppress(LoadError):  # said when the model is loaded
+                readable.append((source, self.read_config(source)))
+        self._placement.plan(readable)
 
     def read_config(self, source: ModelSource) -> ModelConfig | None:
         """Return config.pbtxt of a model. Raises ConfigError."""
         return read_config(source.directory)
-
-    def _readable_config(self, source: ModelSource) -> ModelConfig | None:
-        try:
-            return self.read_config(source)
-        except LoadError:  # said when the model is loaded
-            return None
 
     def load(self, source: VersionSource, config: ModelConfig | None) -> Model:
         """Return the version, warm and scheduled. Raises LoadError with the reason.

@@ -86,10 +86,16 @@ def test_config_wins_over_the_flag(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_model_that_cannot_be_read_takes_no_share(tmp_path: Path) -> None:
-    """A broken config.pbtxt fails its own model; the plan goes on without complaint."""
-    publish(tmp_path, "good", add_constant(1))
-    publish(tmp_path, "bad", add_constant(1), config="nonsense: {")
-    ModelLoader(Settings(str(tmp_path)), Cpus(8)).plan(Repository(tmp_path).scan())
+    """A broken config.pbtxt fails its own model; the plan goes on, and the others have its CPUs."""
+    publish(tmp_path, "good", OPEN)
+    publish(tmp_path, "bad", OPEN, config="nonsense: {")
+    loader = ModelLoader(Settings(str(tmp_path), device="cpu"), Cpus(8))
+    sources = Repository(tmp_path).scan()
+    loader.plan(sources)
+    good = next(source for source in sources if source.name == "good")
+    model = loader.load(good.versions[0], None)
+    model.close(5)
+    assert model.threads == 8
 
 
 @pytest.mark.parametrize(
