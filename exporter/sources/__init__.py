@@ -17,7 +17,7 @@ from exporter.children import DEFAULT_TIMEOUT_S, run_child
 from exporter.errors import ChildCrashed, ConversionFailed, PublishFailed
 from exporter.flow import Converted
 from exporter.progress import Progress, silent
-from exporter.sources.base import Opened, Request, require
+from exporter.sources.base import Opened, Request, refuse_weights, require
 from exporter.sources.detect import kind_of_object, kind_of_text, label_of
 from exporter.specs import examples_of
 from service.repository.manifest import MODEL_FILE
@@ -140,6 +140,7 @@ def _opened(request: Request, progress: Progress) -> Iterator[tuple[Opened, tupl
         samples = request.examples or {}
         request = replace(request, examples={**examples_of(request.specs, request.seed), **samples})
     require(f"a {kind.KIND}", kind.PACKAGES, kind.EXTRA)
+    refuse_weights(request, kind)
     with kind.opened(request) as source:
         yield source, source.packages or kind.PACKAGES
 

@@ -4,6 +4,7 @@ A kind is a module of this package with three names:
   KIND: str                          how it is called in messages and manifests
   EXTRA, PACKAGES                    the extra that installs it, and the packages it imports
   opened(request) -> Opened          a context manager: loads the source, gives it back as it was
+and, where it has them, TAKES_WEIGHTS = True, and environments(): variables to try it with in turn.
 It imports its framework inside of functions: nobody pays for what he does not use.
 """
 
@@ -89,6 +90,15 @@ class Kind(Protocol):
     def opened(self, request: Request) -> AbstractContextManager[Opened]:
         """Load the source. Raises UsageError, UnsafeArtefact, WeightsError, ConversionFailed."""
         ...
+
+
+def refuse_weights(request: Request, kind: Kind) -> None:
+    """Raise UsageError if weights are given for a source that brings its own."""
+    if request.weights is not None and not getattr(kind, "TAKES_WEIGHTS", False):
+        raise UsageError(
+            f"--weights {request.weights}: a {kind.KIND} has its own; weights go with SOURCE that "
+            "builds a PyTorch module or a Keras model: FILE.py:BUILDER",
+        )
 
 
 def require(what: str, packages: Sequence[str], extra: str) -> None:

@@ -17,12 +17,13 @@ from types import ModuleType
 from typing import Any, Final
 
 from exporter.errors import UsageError
-from exporter.sources.base import Opened, Request, require
+from exporter.sources.base import Opened, Request, refuse_weights, require
 from exporter.sources.detect import PYTHON_FORMS, kind_of_object, split_python
 
 KIND: Final = "model in Python"
 EXTRA: Final = "export"
 PACKAGES: Final[tuple[str, ...]] = ()  # that is for the user's code to say
+TAKES_WEIGHTS: Final = True
 _EXTRAS: Final = {
     "torch": "export", "safetensors": "export", "transformers": "hf",
     "tensorflow": "tensorflow", "keras": "tensorflow",
@@ -45,6 +46,7 @@ def opened(request: Request) -> Iterator[Opened]:
     built = build(request.source)
     kind = kind_of_object(built.model, request.source)
     require(f"a {kind.KIND}", kind.PACKAGES, kind.EXTRA)
+    refuse_weights(request, kind)
     examples = built.example_inputs if request.examples is None else request.examples
     with kind.opened(replace(request, source=built.model, examples=examples)) as source:
         yield replace(source, packages=kind.PACKAGES)

@@ -1,5 +1,6 @@
 """Which line of the user's own code something happened at: not one of torch's, not one of ours."""
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Final
 _OURS: Final = str(Path(__file__).resolve().parents[1])
 _LIBRARIES: Final = (sysconfig.get_path("stdlib"), _OURS, "<")
 _PACKAGES: Final = ("/site-packages/", "/dist-packages/")  # of any environment on the path
+_FRAME: Final = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)')
 
 
 def is_users(file: str) -> bool:
@@ -28,3 +30,25 @@ def deepest_line(frames: Iterable[traceback.FrameSummary]) -> str:
         if is_in_forward and is_users(frame.filename):
             found = f"{frame.filename}:{frame.lineno}: {frame.line}"
     return found
+
+
+def innermost_line(error: BaseException) -> str:
+    """Return "FILE:LINE: CODE" of the innermost frame of the user's that we led to, or "".
+
+    What called the exporter stands before our own frames and is not meant.
+    """
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename.startswith(_OURS):
+            found = ""
+        elif is_users(frame.filename):
+            found = f"{frame.filename}:{frame.lineno}: {frame.line}"
+    return found
+
+
+def line_in_text(text: str) -> str:
+    """Return "FILE:LINE: CODE" of the last of the user's lines in a traceback in words, or ""."""
+    for match in reversed(list(_FRAME.finditer(text))):
+        if is_users(match["file"]):
+            return f"{match['file']}:{match['line']}: {match['code'].strip()}"
+    return ""

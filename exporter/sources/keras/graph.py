@@ -4,6 +4,7 @@ tf2onnx writes opset 18 at most and names of its own (Identity:0, unk__6); both 
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -20,11 +21,13 @@ from exporter.errors import ConversionFailed
 from exporter.inputs import Inputs, check_names
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import apply_names, clean_name
+from exporter.sources.user_code import innermost_line, line_in_text
 from service.errors import listed
 from service.tensors import Array, Tensors
 
 _NEWEST_OPSET: Final = 18  # of tf2onnx
 _IR_VERSION: Final = 10  # what torch writes; tf2onnx's is too old for its own opset
+_COLOUR: Final = re.compile(r"\x1b\[[\d;]*m")
 
 Function = Callable[..., list[tuple[str, Any]]]
 
@@ -112,14 +115,21 @@ def _order_inputs(model: ir.Model, names: Sequence[str]) -> None:
 
 def _words(error: Exception) -> str:
     text = _first_line(error)
+    line = innermost_line(error) or line_in_text(str(error))
+    where = f"\n  at {line}" if line else ""
     if "symbolic `tf.Tensor`" in str(error) or "OperatorNotAllowedInGraph" in type(error).__name__:
         return (
-            f"the model decides by the value of a tensor: {text}\n  Use tf.where or tf.cond, or "
-            "decide outside of the model."
+            f"the model decides by the value of a tensor: {text}{where}\n  Use tf.where or "
+            "tf.cond, or decide outside of the model."
         )
-    return f"the model cannot be traced with its free axes: {type(error).__name__}: {text}"
+    return (
+        f"the model cannot be traced with its free axes: {type(error).__name__}: {text}{where}\n"
+        "  Does it take a batch of any size?"
+    )
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """Return what went wrong: the last line, before what Keras adds of the arguments."""
+    text = _COLOUR.sub("", str(error)).partition("Arguments received by")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -22,6 +22,7 @@ from service.tensors import Array
 KIND: Final = "Keras model"
 EXTRA: Final = "tensorflow"
 PACKAGES: Final = ("keras",)
+TAKES_WEIGHTS: Final = True
 WAY_OUT: Final = "Build it with a free batch axis: keras.Input((784,)), without batch_size"
 
 
@@ -44,11 +45,23 @@ def opened(request: Request) -> Iterator[Opened]:
             f"Keras computes with {backend} here, which has no way to ONNX: save the model as "
             ".keras, and export that with KERAS_BACKEND=torch or tensorflow",
         )
-    with source as found:
+    with _whole_tracebacks(keras), source as found:
         weights = {str(w.path): np.asarray(keras.ops.convert_to_numpy(w)) for w in model.weights}
         _refuse_nan(weights)
         more = {"keras": f"{keras.__version__} on {backend}", "weights_sha256": _digest(weights)}
         yield replace(found, provenance={**found.provenance, **more})
+
+
+@contextmanager
+def _whole_tracebacks(keras: Any) -> Iterator[None]:
+    """Keep Keras from cutting the user's own lines out of tracebacks."""
+    was_filtered = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        yield
+    finally:
+        if was_filtered:
+            keras.config.enable_traceback_filtering()
 
 
 def _on_tensorflow(model: Any, request: Request) -> AbstractContextManager[Opened]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KIND: Final = "PyTorch module"
 EXTRA: Final = "export"
 PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+TAKES_WEIGHTS: Final = True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Final
 
 from exporter.inputs import Inputs
 from exporter.sources.pytorch.guards import Guard
-from exporter.sources.user_code import deepest_line, is_users
+from exporter.sources.user_code import deepest_line, line_in_text
 
 _FIXED_AXIS: Final = re.compile(
     r"inferred a static shape of (?P<extent>\d+) for dimension "
@@ -18,7 +18,6 @@ _FIXED_AXIS: Final = re.compile(
 )
 _NO_OPERATOR: Final = re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'")
 _AT_NODE: Final = re.compile(r"Error when translating node %(\w+)")
-_FRAME: Final = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<code>.+)')
 _MAX_CAUSE: Final = 400  # characters of a cause that is not known
 
 
@@ -126,10 +125,7 @@ def _user_line(chain: list[BaseException], text: str) -> str:
         line = deepest_line(traceback.extract_tb(link.__traceback__))
         if line:
             return line
-    for match in reversed(list(_FRAME.finditer(text))):
-        if is_users(match["file"]):
-            return f"{match['file']}:{match['line']}: {match['code'].strip()}"
-    return ""
+    return line_in_text(text)
 
 
 def _short(error: BaseException) -> str:

@@ -180,6 +180,9 @@ SOUND: dict[str, Row] = {
         lambda: torch.compile(nn.Linear(4, 2)), _rand(2, 4), lambda: {"input": _rand(5, 4)}
     ),
     "tied": Row(sound.Tied, _tokens(2, 5, 11), lambda: {"tokens": _tokens(4, 5, 11)}),
+    "weights_in_a_file": Row(
+        lambda: nn.Linear(1500, 1500), _rand(2, 1500), lambda: {"input": _rand(5, 1500)}
+    ),
     "keras": Row(_keras, None, lambda: {"image": _rand(5, 6, 6, 1)}, _WIDE),
     "forest": Row(_forest, None, lambda: {"features": _rand(5, 4)}),
 }  # fmt: skip
@@ -187,8 +190,9 @@ SOUND: dict[str, Row] = {
 
 @dataclass
 class Published:
-    """What came of the sound rows: the models that made them, and errors by name."""
+    """What came of the sound rows: the repository, the models, and errors by name."""
 
+    root: Path
     models: dict[str, Any]
     errors: dict[str, ExportError]
     client: Client
@@ -213,11 +217,14 @@ def published(
         row = SOUND[name]
         models[name] = row.make()
         try:
-            export(models[name], row.examples, name=name, repository=root, **row.options)
+            # Above the limit, here 5 MB, weights are published in a file of their own.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("exporter.sources.INLINE_BYTES", 5_000_000)
+                export(models[name], row.examples, name=name, repository=root, **row.options)
         except ExportError as error:
             errors[name] = error
     with serve(root) as server, Client(server.address) as client:
-        yield Published(models, errors, client)
+        yield Published(root, models, errors, client)
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -226,6 +233,8 @@ def test_sound_models_answer_as_their_source(name: str, published: Published) ->
     if name in published.errors:
         raise published.errors[name]
     asked = SOUND[name].ask()
+    files = {file.name for file in (published.root / name / "1").iterdir()}
+    assert ("model.onnx.data" in files) is (name == "weights_in_a_file")
     answer = published.client.infer(name, {k: v.numpy() for k, v in asked.items()})
     want = _reference(published.models[name], asked)
     assert len(answer) == len(want)

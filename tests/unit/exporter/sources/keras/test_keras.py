@@ -133,6 +133,20 @@ def test_a_fixed_batch_is_told(keras: Any, tmp_path: Path) -> None:
         convert(model, tmp_path)
 
 
+def test_weights_of_a_file_are_loaded(keras: Any, tmp_path: Path) -> None:
+    """.weights.h5 goes into a model that its builder made; another model's is told."""
+    trained, fresh = _subclass(keras), _subclass(keras)
+    trained.save_weights(tmp_path / "m.weights.h5")
+    converted, _ = proved(fresh, tmp_path, weights=tmp_path / "m.weights.h5")
+    case = converted.cases[0]
+    want = np.asarray(trained(case.inputs["input"])["probabilities"])
+    np.testing.assert_allclose(case.outputs["probabilities"], want, atol=1e-6)
+    with pytest.raises(WeightsError, match="do not fit the model"):
+        convert(_convolutional(keras), tmp_path, weights=tmp_path / "m.weights.h5")
+    with pytest.raises(UsageError, match=r"expected \.weights\.h5"):
+        convert(fresh, tmp_path, weights=tmp_path / "m.pt")
+
+
 def test_weights_that_are_nan_are_told(keras: Any, tmp_path: Path) -> None:
     """A training that diverged is not served."""
     model = _subclass(keras)
@@ -153,7 +167,8 @@ def test_a_decision_by_value_is_told(keras: Any, tmp_path: Path) -> None:
             """Return x or its negative."""
             return x if tf.reduce_sum(x) > 0 else -x
 
-    with pytest.raises(ConversionFailed, match=r"(?s)by the value of a tensor.*tf\.cond"):
+    says = r"(?s)by the value.*Python `bool`.*test_keras\.py:\d+: return x if tf.*tf\.cond"
+    with pytest.raises(ConversionFailed, match=says):
         convert(Deciding(), tmp_path, examples={"x": np.ones((2, 3), np.float32)})
 
 
