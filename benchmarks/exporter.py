@@ -27,6 +27,7 @@ from exporter.bench import Effort, Entry, Timing, bench
 from exporter.gate import Gate
 from exporter.prune import prune
 from exporter.variants import Choice, compress
+from exporter.variants.kinds import DEFAULT_OPTIONS, described
 from exporter.variants.report import Trial, cpu_facts
 from service.tensors import Array, Tensors
 
@@ -106,7 +107,10 @@ class Bench:
         accuracy = f"rms error {found.relative_error:.2%}"
         if found.metric is not None and baseline_metric is not None:
             accuracy = f"{found.metric:.2%} (was {baseline_metric:.2%})"
-        self._add(model, trial.name, target, base_bytes, made.file_bytes, accuracy,
+        name = trial.name
+        if trial.options != DEFAULT_OPTIONS:
+            name = f"{name}, {described(trial.options)}"
+        self._add(model, name, target, base_bytes, made.file_bytes, accuracy,
                   trial.timings, reached=reached(trial.timings))  # fmt: skip
 
     def keep_pair(

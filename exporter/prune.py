@@ -9,7 +9,7 @@ Only layers whose channels provably go to one other layer are cut (`exporter.cha
 is proved against the same module with those channels masked, before any fine-tuning.
 
 Unstructured pruning (torch.nn.utils.prune) sets single weights to zero: neither the file nor the
-answer gets smaller or faster by it, because nothing skips a zero. `remove_masks` takes it off.
+answer gets smaller or faster by it, because nothing skips a zero. Its masks are taken off.
 """
 
 import copy
@@ -19,10 +19,10 @@ from typing import Any, Final, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn.utils import prune as torch_prune
 
 from exporter.chains import CONVOLUTIONS, Chain, Chains, find_chains
 from exporter.errors import CompressionFailed, UsageError, table
+from exporter.pruning_masks import without_masks
 from service.errors import listed
 
 _RELATIVE: Final = 1e-4  # of the largest output: sums of floats in another order
@@ -101,8 +101,8 @@ def prune(  # noqa: PLR0913 (each argument is a decision of the user's, and has 
     Raises UsageError for a share or a layer that cannot be, CompressionFailed if nothing can be
     cut or the cut module differs from the masked one.
     """
-    pruned = copy.deepcopy(module)
-    remove_masks(pruned)
+    bare, _ = without_masks(module)
+    pruned = copy.deepcopy(module) if bare is module else bare
     chains = find_chains(pruned)
     shares = _shares(chains, share, layers)
     before, first = _count(pruned), evaluate(pruned) if evaluate else None
@@ -136,23 +136,6 @@ def weight_norms(layer: nn.Module, reader: nn.Module, norms: Sequence[nn.Module]
             made = made * norm.weight.abs() / (norm.running_var + norm.eps).sqrt()
     read = _by_channel(reader, len(made)).transpose(0, 1).flatten(1).norm(dim=1)
     return made * read
-
-
-def remove_masks(module: nn.Module) -> dict[str, float]:
-    """Make the masks of torch.nn.utils.prune final, in place; return the share of zeros by name.
-
-    With masks a file is twice as large; without them it is as large and as slow as ever.
-    """
-    zeros = {}
-    for name, part in module.named_modules():
-        for hook in [*part._forward_pre_hooks.values()]:  # noqa: SLF001 (as torch's is_pruned does)
-            if isinstance(hook, torch_prune.BasePruningMethod):
-                tensor = hook._tensor_name  # noqa: SLF001 (there is no public way to ask)
-                torch_prune.remove(part, tensor)
-                weight = getattr(part, tensor)
-                full = f"{name}.{tensor}" if name else tensor
-                zeros[full] = float((weight == 0).double().mean())
-    return zeros
 
 
 def _shares(

@@ -74,7 +74,9 @@ def load(path: Path) -> onnx.ModelProto:
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a model; weights that protobuf cannot hold go into `<name>.data` beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if model.ByteSize() < INLINE_LIMIT:
+    # Counted by the weights: protobuf is not asked for the size of what it cannot hold.
+    weights: int = sum(_bytes_of(tensor) for tensor in model.graph.initializer)
+    if weights < INLINE_LIMIT:
         onnx.save(model, str(path))
         return
     onnx.save(model, str(path), save_as_external_data=True, location=f"{path.name}.data")

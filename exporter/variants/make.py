@@ -170,7 +170,7 @@ def _int8_dynamic(job: Job) -> str:
         weight_type=QuantType.QInt8,
         per_channel=True,
         extra_options={"MatMulConstBOnly": True},
-        use_external_data_format=_is_large(model),
+        use_external_data_format=_is_large(job.source),
     )
     return "rows of a batch share one scale: a row of large values makes the others less exact"
 
@@ -186,7 +186,11 @@ def _int8_static(job: Job) -> str:
 
     ready = job.target.with_name("ready.onnx")
     # Symbolic shape inference fails on graphs that torch writes; that of onnx does not.
-    quant_pre_process(str(job.source), str(ready), skip_symbolic_shape=True)
+    large = _is_large(job.source)
+    quant_pre_process(
+        str(job.source), str(ready), skip_symbolic_shape=True, save_as_external_data=large,
+        all_tensors_to_one_file=True, external_data_location="ready.onnx.data",
+    )  # fmt: skip
     operators = graph.histogram(onnx.load(str(ready), load_external_data=False))
     convolves = any(op in operators for op in _CONVOLUTIONS)
     extra: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True}
@@ -210,7 +214,7 @@ def _int8_static(job: Job) -> str:
             "percentile": CalibrationMethod.Percentile,
         }[job.method],
         extra_options=extra,
-        use_external_data_format=_is_large(graph.load(ready)),
+        use_external_data_format=large,
     )
     for path in job.target.parent.glob("ready.onnx*"):
         path.unlink()
@@ -273,8 +277,8 @@ class _Reader:
         return next(self._batches, None)
 
 
-def _is_large(model: onnx.ModelProto) -> bool:
-    return bool(model.ByteSize() >= graph.INLINE_LIMIT)
+def _is_large(path: Path) -> bool:
+    return graph.file_bytes(path) >= graph.INLINE_LIMIT
 
 
 @contextmanager

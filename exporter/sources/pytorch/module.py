@@ -8,6 +8,7 @@ import torch
 
 from exporter.errors import ConversionFailed, UsageError
 from exporter.inputs import make_inputs
+from exporter.pruning_masks import described, fold_masks, without_masks
 from exporter.sources.base import Opened, Request
 from exporter.sources.pytorch.arguments import Arguments, bind
 from exporter.sources.pytorch.capture import capture, tensors_on
@@ -33,8 +34,9 @@ def opened(request: Request) -> Iterator[Opened]:
     Raises UsageError, WeightsError, UnsafeArtefact or ConversionFailed.
     """
     module = getattr(request.source, "_orig_mod", request.source)  # of torch.compile
+    module, zeros = without_masks(module)
     if request.weights is not None:
-        fit(module, load_weights(request.weights, request.allow_globals))
+        fit(module, fold_masks(load_weights(request.weights, request.allow_globals)))
     arguments, examples = bind(module, need_examples(request), request.input_names)
     inputs = make_inputs(
         examples, batch=request.batch, dynamic_axes=request.dynamic_axes, ranges=request.ranges
@@ -56,6 +58,8 @@ def opened(request: Request) -> Iterator[Opened]:
 
         label = request.label or f"{type(module).__module__}:{type(module).__qualname__}"
         provenance = {"module": label, "weights_sha256": digest(module)}
+        if zeros:
+            provenance["pruning_masks"] = described(zeros)
         yield Opened(
             inputs, outputs, run, convert, request.opset, provenance, explain=explain_failure
         )

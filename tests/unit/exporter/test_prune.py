@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune as torch_prune
+from torch.nn.utils.prune import l1_unstructured
 
 from exporter.chains import Chain, find_chains
 from exporter.errors import CompressionFailed, UsageError
-from exporter.prune import prune, remove_masks
+from exporter.prune import prune
 
 
 class Net(nn.Module):
@@ -154,6 +154,16 @@ def test_importance_can_be_the_users() -> None:
         prune(module, torch.rand(2, 3), importance=lambda *_: torch.ones(2))
 
 
+def test_a_module_with_masks_can_be_cut() -> None:
+    """Masks of single weights are taken off the copy; the module keeps its own."""
+    module: Any = _seeded(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)))
+    l1_unstructured(module[0], "weight", amount=0.5)
+    module(torch.rand(2, 8)).sum().backward()
+    net: Any = prune(module, torch.rand(2, 8)).module
+    assert set(net.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert "0.weight_mask" in module.state_dict()
+
+
 def test_only_the_inside_of_a_residual_block_is_cut() -> None:
     """What is added to something else keeps its channels, and the report says so."""
     pruned = prune(_seeded(Block()), torch.rand(2, 4, 6, 6))
@@ -232,13 +242,3 @@ def test_fine_tuning_and_the_metric_are_the_users() -> None:
     assert before == cut != tuned == 7.0
     assert report.parameters[1] < report.parameters[0] / 1.5
     assert "after fine-tuning 7.0000" in str(report)
-
-
-def test_masks_of_single_weights_are_taken_off() -> None:
-    """torch.nn.utils.prune doubles a file; its zeros stay, its masks go."""
-    module: Any = _seeded(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)))
-    torch_prune.l1_unstructured(module[0], "weight", amount=0.5)
-    assert "0.weight_mask" in module.state_dict()
-    assert remove_masks(module) == {"0.weight": 0.5}
-    assert set(module.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
-    assert remove_masks(module) == {}

@@ -9,6 +9,7 @@ import pytest
 
 from exporter.bench import Entry, load
 from exporter.errors import CompressionFailed, UsageError
+from exporter.variants import graph
 from exporter.variants.make import Job, input_specs, is_batched, make, quantize
 from tests.unit.exporter.graphs import convolution, linear, plain
 
@@ -99,6 +100,23 @@ def test_static_int8_needs_data(tmp_path: Path) -> None:
     """Without calibration data the message says what to give."""
     with pytest.raises(UsageError, match="needs calibration data: --calibration"):
         quantize(linear(tmp_path / "m.onnx"), tmp_path / "q.onnx", "int8-static")
+
+
+@pytest.mark.parametrize("kind", ["int8-dynamic", "int8-static", "w4", "fp16"])
+def test_weights_that_protobuf_cannot_hold_go_beside(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the limit, here lowered, a variant has one more file, and loads from where it is."""
+    monkeypatch.setattr(graph, "INLINE_LIMIT", 1000)
+    (tmp_path / "out").mkdir()
+    source = linear(tmp_path / "m.onnx", (256, 256, 4))
+    target = tmp_path / "out" / "model.onnx"
+    variant = make(Job(kind, source, target, _teach(256)))
+    names = sorted(path.name for path in target.parent.iterdir())
+    assert names == ["model.onnx", "model.onnx.data"]
+    assert variant.file_bytes == sum(path.stat().st_size for path in target.parent.iterdir())
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    assert _error(moved / "model.onnx", source, 256) < 0.2
 
 
 @pytest.mark.parametrize("kind", ["int8-dynamic", "int8-static", "fp16"])
