@@ -294,10 +294,15 @@ class Sample:
         """Failed requests by code, ascending: code, how many, what the first was told."""
     @property
     def series(self) -> list[int]:
-        """Answers in each second; the last one may not be whole."""
+        """Answers in each second, counted from the start, that lies in this sample as a whole."""
     @property
-    def usage(self) -> list[tuple[float, float]]:
-        """For each thread: seconds of CPU, and seconds in which it waited for nothing."""
+    def usage(self) -> list[tuple[float, float, float]]:
+        """For each thread the seconds that it had a CPU, that it was busy, and that it waited.
+
+        Busy: waiting for neither the network nor the schedule. The last is the time in which it
+        waited for a CPU, 0.0 where the system does not tell.
+        """
+
     @property
     def stream_limit(self) -> int | None:
         """The server's limit on calls of a connection, if requests waited for it in the client."""

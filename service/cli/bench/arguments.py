@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from service.cli.bench.stability import WINDOWS, most_windows
 from service.cli.connection import ADDRESS_HELP, add_tls_flags, default_address
 from service.cli.usage import UsageError
 
@@ -50,12 +51,9 @@ class Plan:
     timeout_s: float
     latency_limit_s: float | None
 
-    def connections_for(self, in_flight: int) -> int:
-        """Return how many connections so many requests in flight are spread over."""
-        if self.connections:
-            return self.connections
-        calls = self.streams or in_flight
-        return max(1, math.ceil(calls / _PER_CONNECTION))
+    def connections_for(self, calls: int) -> int:
+        """Return how many connections so many calls at once are spread over."""
+        return self.connections or math.ceil(calls / _PER_CONNECTION)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,11 +146,10 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         raise UsageError("--streams needs --stream: without it each request is a call of its own")
     for flag in ("json", "plot"):
         _check_writable(f"--{flag}", getattr(arguments, flag))
-    least_s = 3 * arguments.window_s
-    if arguments.max_s < least_s:
+    if most_windows(arguments.max_s, arguments.window_s) < WINDOWS:
         raise UsageError(
-            f"--max-s {arguments.max_s:g} leaves no time for three windows of "
-            f"--window-s {arguments.window_s:g}: expected at least {least_s:g}"
+            f"--max-s {arguments.max_s:g} leaves no time for {WINDOWS} windows of "
+            f"--window-s {arguments.window_s:g}: expected at least {WINDOWS * arguments.window_s:g}"
         )
     limit_ms = arguments.latency_limit_ms
     return Plan(

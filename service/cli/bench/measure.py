@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from service.cli.bench.result import Sample
-from service.cli.bench.stability import LEAST_ANSWERS, WINDOWS, Window, agree
+from service.cli.bench.stability import LEAST_ANSWERS, WINDOWS, Window, agree, most_windows
 
 _STOP_S: Final = 1.0  # for the answers to what is in flight at the end
 
@@ -50,7 +50,7 @@ def measure(
 
     on_warm: called when measuring begins. on_window: called with each window. A window goes on
     until it has LEAST_ANSWERS, failed ones included. KeyboardInterrupt ends the measurement with
-    what there is. Raises OSError if no connection can be made.
+    what there is. Raises OSError if a connection cannot be made.
     """
     load.start()
     windows: list[Any] = []
@@ -78,10 +78,8 @@ def _run(
     on_window: Callable[[int, Window], None],
     sleep: Callable[[float], None],
 ) -> str:
-    left_s = timing.max_s
-    while left_s >= timing.window_s:
+    for _ in range(most_windows(timing.max_s, timing.window_s)):
         sleep(timing.window_s)
-        left_s -= timing.window_s
         begun.append(load.take())
         sample = _joined(begun)
         failed = sum(count for _, count, _ in sample.failures)

@@ -27,6 +27,12 @@ def check_matplotlib() -> None:
         )
 
 
+def _readable(value: float, _position: int) -> str:
+    """Return the label of a tick: plain numbers, of the minor ones those that start with 2 or 5."""
+    digit = f"{value:e}"[0]
+    return f"{value:,g}" if digit in "125" else ""
+
+
 def draw(path: str, title: str, levels: Sequence[Level], advice: Advice) -> None:
     """Write the picture. Raises UsageError if it cannot be written, or is of no known kind."""
     from matplotlib.figure import Figure  # noqa: PLC0415  optional, and slow to import
@@ -49,11 +55,16 @@ def draw(path: str, title: str, levels: Sequence[Level], advice: Advice) -> None
         )
     if advice.knee is not None:
         knee = levels[advice.knee]
-        label = f"knee: {knee.load}, {knee.per_second:,.0f} requests/s"
+        label = f"knee: load {knee.load}, {knee.per_second:,.0f} requests/s"
         axes.axvline(knee.per_second, color="#4d4d4d", linestyle="--", linewidth=1, label=label)
     if answered:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.margins(0.08)
+    for axis in (axes.xaxis, axes.yaxis):
+        for which in ("major", "minor"):
+            # Of a range below a decade the major ticks alone would be one or none.
+            getattr(axis, f"set_{which}_formatter")(_readable)
     axes.set_xlabel("throughput, requests/s")
     axes.set_ylabel("latency, ms")
     axes.set_title(title, fontsize=10)

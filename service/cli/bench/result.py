@@ -1,8 +1,7 @@
 """What was found out at one load, and the form of it in JSON. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from service.transport.seam import Code
 
@@ -10,8 +9,11 @@ SCHEMA: Final = 1  # of the JSON; grows when a field changes its meaning or goes
 QUANTILES: Final = (0.5, 0.9, 0.95, 0.99, 0.999)
 _FULL: Final = 0.9  # share of a CPU above which a thread has hardly anything left
 _BUSY: Final = 0.95  # share of the time above which a thread hardly waits for the network
+_WAITING: Final = 0.2  # share of the time above which waiting for a CPU shows in the latencies
 _LATE_S: Final = 1e-3  # requests sent later than this are late
 _LATE_SHARE: Final = 0.2  # unless it hardly matters beside the latency
+
+Shares: TypeAlias = tuple[float, float, float]  # see Client
 
 
 class Sample(Protocol):
@@ -26,7 +28,7 @@ class Sample(Protocol):
     @property
     def series(self) -> list[int]: ...  # noqa: D102
     @property
-    def usage(self) -> list[tuple[float, float]]: ...  # noqa: D102
+    def usage(self) -> list[tuple[float, float, float]]: ...  # noqa: D102
     @property
     def stream_limit(self) -> int | None: ...  # noqa: D102
     @property
@@ -91,13 +93,15 @@ class ServerSide:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What the load generator itself used. Shares are of one CPU, for its busiest thread.
+    """What the load generator itself used: shares of the time, for its busiest thread.
 
+    cpu: it had one. busy: it waited for neither the network nor the schedule. waiting: for a CPU.
     bottleneck: why the figures may be the client's and not the server's; None: they are not.
     """
 
     cpu_share: float
     busy_share: float
+    waiting_share: float
     cpu_us_per_request: float
     bottleneck: str | None
 
@@ -156,13 +160,12 @@ def level_of(
         reconnects=sample.reconnects,
         server=server,
         client=_client(sample, seconds, latency, lag),
-        series=tuple(sample.series[: int(sample.seconds)]),
+        series=tuple(sample.series),
     )
 
 
 def bottleneck(
-    cpu_share: float,
-    busy_share: float,
+    shares: Shares,
     latency: Spread,
     lag: Spread | None,
     stream_limit: int | None,
@@ -171,8 +174,9 @@ def bottleneck(
 
     stream_limit: calls that the server allows on a connection, if requests waited for one.
     """
-    if cpu_share >= _FULL:
-        return f"the client's thread used {cpu_share:.0%} of a CPU: give it more --threads"
+    cpu, busy, waiting = shares
+    if cpu >= _FULL:
+        return f"the client's thread used {cpu:.0%} of a CPU: give it more --threads"
     if stream_limit is not None:
         return (
             f"requests waited in the client, as the server allows {stream_limit} calls on a "
@@ -183,11 +187,9 @@ def bottleneck(
             f"requests were sent late, p99 {lag.p99_s * 1e3:.1f} ms: the client had no CPU when "
             "they were due"
         )
-    if busy_share >= _BUSY:
-        return (
-            f"the client waited for a CPU: it had {cpu_share:.0%} of one and no time to spare; "
-            "it shares its CPUs with the server or others"
-        )
+    if waiting >= _WAITING or busy >= _BUSY:
+        share = max(waiting, busy - cpu)
+        return f"the client waited for a CPU {share:.0%} of the time; latencies have a part of it"
     return None
 
 
@@ -207,10 +209,9 @@ def server_side(
 
 
 def _client(sample: Sample, seconds: float, latency: Spread, lag: Spread | None) -> Client:
-    usage: Sequence[tuple[float, float]] = sample.usage
-    cpu_share = max(cpu_s for cpu_s, _ in usage) / seconds
+    cpu_s, busy_s, waiting_s = zip(*sample.usage, strict=True)
     # A thread that waits for the network is in the kernel for a part of that time.
-    busy_share = max(max(used) for used in usage) / seconds
-    cpu_us = sum(cpu_s for cpu_s, _ in usage) / max(1, sample.answered) * 1e6
-    found = bottleneck(cpu_share, busy_share, latency, lag, sample.stream_limit)
-    return Client(cpu_share, min(1.0, busy_share), cpu_us, found)
+    busy = max(*cpu_s, *busy_s) / seconds
+    shares = (max(cpu_s) / seconds, min(1.0, busy), max(waiting_s) / seconds)
+    found = bottleneck(shares, latency, lag, sample.stream_limit)
+    return Client(*shares, sum(cpu_s) / max(1, sample.answered) * 1e6, found)

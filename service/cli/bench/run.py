@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     advice = advise([_point(level) for level in levels], plan.latency_limit_s)
     subject = _subject(plan, model, messages)
     _show(arguments, plan, subject, levels, advice)
+    if bench.cut_short:
+        raise ServerUnreachable(f"the other loads were not measured: {bench.cut_short}")
     if levels[-1].end == "interrupted":
         return _INTERRUPTED
     return _FAILED if any(level.failed for level in levels) else 0
@@ -84,9 +86,13 @@ class _Bench:
         self._model = model
         self._messages = messages
         self._progress = Progress(sys.stderr)
+        self.cut_short = ""
 
     def measure(self) -> list[Level]:
-        """Return what was measured, of fewer loads if the user has interrupted it."""
+        """Return what was measured, of fewer loads if the user or the server's end cut it short.
+
+        Raises ServerUnreachable if there is nothing to return.
+        """
         loads = list(_loads(self._plan))
         levels: list[Level] = []
         try:
@@ -97,6 +103,10 @@ class _Bench:
                     break
         except KeyboardInterrupt:  # between two loads
             pass
+        except ServerUnreachable as error:
+            if not levels:
+                raise
+            self.cut_short = str(error)
         finally:
             self._progress.end()
         return levels
@@ -156,11 +166,12 @@ class _Bench:
 
 def _loads(plan: Plan) -> Iterator[Load]:
     for in_flight in plan.in_flight:
-        connections = min(plan.connections_for(in_flight), in_flight)
         streams = min(plan.streams, in_flight)
+        connections = min(plan.connections_for(streams or in_flight), streams or in_flight)
         yield Load(in_flight, None, connections, streams)
     for per_second in plan.per_second:
-        yield Load(None, per_second, plan.connections_for(1), plan.streams)
+        connections = plan.connections_for(plan.streams or 1)
+        yield Load(None, per_second, min(connections, plan.streams or connections), plan.streams)
 
 
 def _messages(plan: Plan, model: str, metadata: pb.ModelMetadataResponse) -> Messages:

@@ -79,14 +79,14 @@ class Server:
         try:
             return self.ask("ModelMetadata", request, pb.ModelMetadataResponse)
         except RequestRefused as error:
-            raise self._with_ready_models(error) from None
+            raise self._with_ready_models(error, model) from None
 
     def totals(self, model: str, version: str) -> Totals | None:
-        """Return the statistics of a model; None if the server keeps none."""
+        """Return the statistics of a model; None if the server keeps none, or is gone."""
         request = pb.ModelStatisticsRequest(name=model, version=version)
         try:
             answer = self.ask("ModelStatistics", request, pb.ModelStatisticsResponse)
-        except RequestRefused:
+        except (RequestRefused, ServerUnreachable):
             return None
         return _sum(answer)
 
@@ -112,16 +112,17 @@ class Server:
         request = pb.RepositoryIndexRequest()
         return list(self.ask("RepositoryIndex", request, pb.RepositoryIndexResponse).models)
 
-    def _with_ready_models(self, error: RequestRefused) -> RequestRefused:
+    def _with_ready_models(self, error: RequestRefused, model: str) -> RequestRefused:
         if error.code is not Code.NOT_FOUND:
             return error
         try:
-            ready = [f"{each.name} {each.version}" for each in self._index()
-                     if each.state == "READY"]  # fmt: skip
-        except PenstockError:
+            ready = [entry for entry in self._index() if entry.state == "READY"]
+        except (RequestRefused, ServerUnreachable):
             return error
+        nearest = [entry for entry in ready if entry.name == model] or ready
+        known = listed([f"{entry.name} {entry.version}" for entry in nearest])
         text = str(error).removeprefix("NOT_FOUND: ")
-        return RequestRefused(error.code, f"{text}; ready are {listed(ready)}")
+        return RequestRefused(error.code, f"{text}; ready are {known}")
 
 
 def specs_of(metadata: pb.ModelMetadataResponse) -> list[TensorSpec]:

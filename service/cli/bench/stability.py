@@ -1,5 +1,6 @@
 """When a measurement is stable: three windows in a row agree. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,11 @@ def agree(windows: Sequence[Window], agreement: float) -> bool:
         _spread([getattr(window, name) for window in last]) <= agreement
         for name in ("per_second", "p99_s")
     )
+
+
+def most_windows(time_s: float, window_s: float) -> int:
+    """Return how many windows fit into a time, whatever the last digit of their quotient."""
+    return math.floor(time_s / window_s + 1e-6)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -83,11 +83,13 @@ def test_an_interrupted_command_says_nothing(
 def test_no_verb_prints_the_verbs(penstock: Run) -> None:
     """The bare command lists every verb; an unknown one is wrong usage."""
     ran = penstock()
-    assert all(verb in ran.out for verb in ("serve", "predict", "inspect", "check", "health"))
+    assert all(
+        verb in ran.out for verb in ("serve", "predict", "inspect", "check", "bench", "health")
+    )
     assert penstock("sevre").code == 2
 
 
-@pytest.mark.parametrize("verb", ["serve", "predict", "inspect", "check", "health"])
+@pytest.mark.parametrize("verb", ["serve", "predict", "inspect", "check", "bench", "health"])
 def test_each_verb_has_help(penstock: Run, verb: str) -> None:
     """`penstock VERB --help` shows the usage of that verb."""
     ran = penstock(verb, "--help")

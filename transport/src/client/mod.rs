@@ -7,6 +7,7 @@
 pub mod address;
 mod alarm;
 mod arrivals;
+mod conversation;
 mod cork;
 mod driver;
 pub mod engine;
@@ -17,6 +18,7 @@ pub mod sample;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod thread;
 pub mod tls;
 mod unary;
 mod wakers;

@@ -23,7 +23,8 @@ impl Durations {
 
     fn record(&mut self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX >> 1);
-        self.0.saturating_record(ns);
+        // It fails only where a histogram may not grow.
+        let _ = self.0.record(ns);
     }
 
     fn add(&mut self, other: &Self) {
@@ -68,17 +69,21 @@ pub struct Failures {
 }
 
 /// What one thread had of the processor.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    pub cpu_s: f64,
-    /// Seconds in which it did not wait for the network or for the time to send.
-    pub busy_s: f64,
+    pub cpu: Duration,
+    /// It did not wait for the network or for the time to send.
+    pub busy: Duration,
+    /// It could have run, but others did; zero where the system does not tell.
+    pub waiting: Duration,
 }
 
 /// What happened since the sample before.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    started: Instant,
+    origin: Instant,  // of the load: its seconds are counted from it
+    started: Instant, // as all that follows, of this sample
+    ended: Instant,
     pub seconds: f64,
     pub answered: u64,
     /// From when a request was to be sent until it was answered.
@@ -88,8 +93,7 @@ pub struct Sample {
     /// What the server says of itself in trailers.
     pub timings: Vec<Durations>,
     pub failures: BTreeMap<i32, Failures>,
-    /// Answers in each second.
-    pub series: Vec<u64>,
+    by_second: BTreeMap<u64, u64>, // answers
     pub usage: Vec<Usage>,
     /// Requests that a connection could not take when they were due, as the server allows no more
     /// at once: the least such limit.
@@ -99,16 +103,19 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub fn new(timings: usize, now: Instant) -> Self {
+    /// origin: when the load began, the same for all its threads.
+    pub fn new(timings: usize, origin: Instant, now: Instant) -> Self {
         Self {
+            origin,
             started: now,
+            ended: now,
             seconds: 0.0,
             answered: 0,
             latency: Durations::new(),
             lag: Durations::new(),
             timings: vec![Durations::new(); timings],
             failures: BTreeMap::new(),
-            series: Vec::new(),
+            by_second: BTreeMap::new(),
             usage: Vec::new(),
             stream_limit: None,
             reconnects: 0,
@@ -118,14 +125,16 @@ impl Sample {
     pub fn answer(&mut self, since: Instant, now: Instant) {
         self.answered += 1;
         self.latency.record(now.saturating_duration_since(since));
-        let second = now.saturating_duration_since(self.started).as_secs();
-        let second = usize::try_from(second).unwrap_or(0);
-        if self.series.len() <= second {
-            self.series.resize(second + 1, 0);
-        }
-        if let Some(count) = self.series.get_mut(second) {
-            *count += 1;
-        }
+        let second = now.saturating_duration_since(self.origin).as_secs();
+        *self.by_second.entry(second).or_default() += 1;
+    }
+
+    /// Answers in each second of the load that lies in this sample as a whole.
+    pub fn series(&self) -> Vec<u64> {
+        let started = self.started.saturating_duration_since(self.origin);
+        let first = started.as_secs() + u64::from(started.subsec_nanos() > 0);
+        let end = self.ended.saturating_duration_since(self.origin).as_secs();
+        (first..end).map(|second| self.by_second.get(&second).copied().unwrap_or(0)).collect()
     }
 
     pub fn sent(&mut self, due: Instant, now: Instant) {
@@ -150,6 +159,7 @@ impl Sample {
 
     /// The sample has ended.
     pub fn end(&mut self, now: Instant, usage: Usage) {
+        self.ended = now;
         self.seconds = now.saturating_duration_since(self.started).as_secs_f64();
         self.usage = vec![usage];
     }
@@ -157,12 +167,6 @@ impl Sample {
     /// Join what another thread measured in the same time.
     pub fn beside(&mut self, other: &Self) {
         self.seconds = self.seconds.max(other.seconds);
-        if self.series.len() < other.series.len() {
-            self.series.resize(other.series.len(), 0);
-        }
-        for (own, others) in self.series.iter_mut().zip(&other.series) {
-            *own += others;
-        }
         self.usage.extend_from_slice(&other.usage);
         self.add(other);
     }
@@ -170,15 +174,20 @@ impl Sample {
     /// Join what was measured afterwards.
     pub fn then(&mut self, other: &Self) {
         self.seconds += other.seconds;
-        self.series.extend_from_slice(&other.series);
         for (own, others) in self.usage.iter_mut().zip(&other.usage) {
-            own.cpu_s += others.cpu_s;
-            own.busy_s += others.busy_s;
+            own.cpu += others.cpu;
+            own.busy += others.busy;
+            own.waiting += others.waiting;
         }
         self.add(other);
     }
 
     fn add(&mut self, other: &Self) {
+        self.started = self.started.min(other.started);
+        self.ended = self.ended.max(other.ended);
+        for (&second, count) in &other.by_second {
+            *self.by_second.entry(second).or_default() += count;
+        }
         self.answered += other.answered;
         self.latency.add(&other.latency);
         self.lag.add(&other.lag);
@@ -194,5 +203,79 @@ impl Sample {
             self.held_back(limit);
         }
         self.reconnects += other.reconnects;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Durations, Failure, Sample, Usage};
+    use std::time::{Duration, Instant};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    // From one time after the origin to another, with answers so long after the origin.
+    fn sample(origin: Instant, from: Duration, to: Duration, answers_ms: &[u64]) -> Sample {
+        let mut sample = Sample::new(1, origin, origin + from);
+        for &ms in answers_ms {
+            sample.answer(origin, origin + Duration::from_millis(ms));
+            sample.timing(0, Duration::from_millis(ms));
+        }
+        sample.end(origin + to, Usage { cpu: SECOND / 2, busy: SECOND, waiting: SECOND / 4 });
+        sample
+    }
+
+    #[test]
+    fn durations_from_nanoseconds_to_hours_are_kept_to_a_thousandth() {
+        for expected in [1e-9, 1e-6, 1.5e-3, 1.0, 70.0, 1e4] {
+            let mut durations = Durations::new();
+            durations.record(Duration::from_secs_f64(expected));
+            for got in [durations.quantile_s(0.5), durations.max_s(), durations.mean_s()] {
+                assert!((got / expected - 1.0).abs() < 1e-3, "{got} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn answers_lie_in_their_seconds_and_whole_seconds_are_told() {
+        let origin = Instant::now();
+        let sample = sample(origin, SECOND / 2, 3 * SECOND + SECOND / 2, &[600, 1100, 1200, 3100]);
+        assert_eq!(sample.series(), [2, 0]);
+        assert_eq!((sample.answered, sample.latency.count()), (4, 4));
+        assert_eq!(sample.latency.recorded().len(), 4);
+    }
+
+    #[test]
+    fn samples_beside_each_other_last_as_long_as_one() {
+        let origin = Instant::now();
+        let mut joined = sample(origin, SECOND, 3 * SECOND, &[1001, 2500]);
+        joined.fail(Failure::new(8, "first"));
+        let mut other = sample(origin, SECOND, 3 * SECOND, &[1002, 1003]);
+        other.fail(Failure::new(8, "second"));
+        other.fail(Failure::new(4, "late"));
+        other.held_back(100);
+        joined.beside(&other);
+        assert_eq!((joined.answered, joined.series().as_slice()), (4, &[3, 1][..]));
+        assert!((joined.seconds - 2.0).abs() < 1e-6);
+        assert_eq!(joined.usage.len(), 2);
+        assert_eq!((joined.failures[&8].count, joined.failures[&8].first.as_str()), (2, "first"));
+        assert_eq!((joined.failures[&4].count, joined.stream_limit), (1, Some(100)));
+        assert_eq!(joined.timings[0].count(), 4);
+    }
+
+    #[test]
+    fn samples_after_each_other_last_as_long_as_both() {
+        let origin = Instant::now();
+        let middle = 2 * SECOND + SECOND / 2;
+        let mut joined = sample(origin, SECOND, middle, &[1001, 2400]);
+        joined.held_back(50);
+        let mut later = sample(origin, middle, 71 * SECOND, &[2600, 70_000]);
+        later.held_back(100);
+        joined.then(&later);
+        assert!((joined.seconds - 70.0).abs() < 1e-6);
+        assert_eq!(joined.series().len(), 70);
+        assert_eq!(joined.series()[..3], [1, 2, 0]); // the second between them is whole
+        assert_eq!(joined.usage, [Usage { cpu: SECOND, busy: 2 * SECOND, waiting: SECOND / 2 }]);
+        assert_eq!(joined.stream_limit, Some(50));
+        assert!((joined.latency.max_s() - 70.0).abs() < 0.1); // the other's range is larger
     }
 }

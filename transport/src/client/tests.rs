@@ -150,7 +150,6 @@ fn measure(work: &Work) -> Sample {
     engine.stop(Duration::from_secs(1));
     assert!(engine.take().is_none());
     assert_eq!(sample.answered, sample.latency.count());
-    assert_eq!(sample.answered, sample.series.iter().sum::<u64>());
     sample
 }
 
@@ -177,7 +176,8 @@ fn answers_are_counted_with_what_the_server_says_of_them() {
     assert_eq!(sample.stream_limit, None);
     assert!(sample.seconds >= ENOUGH.as_secs_f64());
     let usage = sample.usage[0];
-    assert!(usage.cpu_s > 0.0 && usage.busy_s > 0.0 && usage.busy_s <= sample.seconds, "{usage:?}");
+    assert!(!usage.cpu.is_zero() && !usage.busy.is_zero(), "{usage:?}");
+    assert!(usage.busy.as_secs_f64() <= sample.seconds, "{usage:?}");
 }
 
 #[test]

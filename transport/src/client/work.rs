@@ -39,11 +39,11 @@ pub struct Work {
     /// Messages with their frame headers, sent in turn.
     pub messages: Vec<Bytes>,
     pub headers: HeaderMap,
-    /// Streams of one connection; 0: calls are unary.
+    /// Streams over all connections; 0: calls are unary.
     pub streams: usize,
     pub matching: Matching,
     pub schedule: Schedule,
-    /// Requests of a connection in flight, whatever the schedule says.
+    /// Requests in flight on one connection, whatever an open loop asks for.
     pub most_in_flight: usize,
     /// After so long without an answer a request has failed.
     pub timeout: Duration,

@@ -4,7 +4,7 @@ use super::arguments::{positive, seconds};
 use crate::client::address;
 use crate::client::engine::Engine;
 use crate::client::once::{self, Refusal};
-use crate::client::sample::{self, Durations};
+use crate::client::sample::{self, Durations, Usage};
 use crate::client::tls::{Files, Tls};
 use crate::client::work::{framed, Matching, Schedule, Work, ID_DIGITS};
 use crate::sync::lock;
@@ -170,7 +170,7 @@ impl Load {
             path,
             messages,
             headers: peer.headers.clone(),
-            streams: streams.div_ceil(connections),
+            streams,
             matching: Matching { id_at, reply_id, reply_error },
             schedule,
             most_in_flight: most.div_ceil(connections),
@@ -241,12 +241,15 @@ impl Sample {
 
     #[getter]
     fn series(&self) -> Vec<u64> {
-        self.0.series.clone()
+        self.0.series()
     }
 
     #[getter]
-    fn usage(&self) -> Vec<(f64, f64)> {
-        self.0.usage.iter().map(|usage| (usage.cpu_s, usage.busy_s)).collect()
+    fn usage(&self) -> Vec<(f64, f64, f64)> {
+        let seconds = |one: &Usage| {
+            (one.cpu.as_secs_f64(), one.busy.as_secs_f64(), one.waiting.as_secs_f64())
+        };
+        self.0.usage.iter().map(seconds).collect()
     }
 
     #[getter]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.cli.bench.stability import Window, agree
+from service.cli.bench.stability import Window, agree, most_windows
 
 GOOD = Window(1000, 1e-3)
 
@@ -24,3 +24,11 @@ GOOD = Window(1000, 1e-3)
 def test_agree(windows: list[Window], stable: bool) -> None:  # noqa: FBT001
     """Three windows in a row agree if throughput and p99 lie within a tenth of their means."""
     assert agree(windows, 0.1) is stable
+
+
+@pytest.mark.parametrize(
+    ("time_s", "window_s", "count"), [(0.3, 0.1, 3), (15, 1, 15), (2.99, 1, 2), (0.7, 0.1, 7)]
+)
+def test_windows_that_fit(time_s: float, window_s: float, count: int) -> None:
+    """A quotient that is whole but for rounding counts whole."""
+    assert most_windows(time_s, window_s) == count
