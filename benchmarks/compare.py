@@ -3,22 +3,25 @@
     python -m benchmarks.compare out/bench [--rounds 3] [--seconds 1.5] [--peer NAME=HOST:PORT]
 
 For each model all servers are up at once; in each round every case visits them one after another,
-in an order that changes from round to round, so that a noisy machine is noisy for all of them. How
-many requests a case sends is set by a first, uncounted visit. Ratios are to the yardstick
-(benchmarks/yardstick.py) of the same round. CPU is that of all processes of a server. The figures
-are written to out/bench/compare.json, for benchmarks/report.py.
+there and back (A B C C B A), beginning with another one in each round, so that a noisy machine is
+noisy for all of them, and one that gets slower favours none. How many requests a case sends is set
+by a first, uncounted visit. Ratios are to the yardstick (benchmarks/yardstick.py) of the same
+round. CPU is that of all processes of a server. The figures are written to out/bench/compare.json,
+for benchmarks/report.py.
 """
 
 import argparse
 import datetime as dt
 import json
+import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import onnxruntime as ort
 
@@ -61,12 +64,31 @@ WORKLOADS: Final = (
 )
 
 
+class Visit(NamedTuple):
+    """What one measurement gave. cpu_us_per_row: None of a server that is not ours to look at."""
+
+    rows_per_second: float
+    cpu_us_per_row: float | None
+
+
 @dataclass
 class Figures:
     """What was measured of one server in one case: a value for each round, in order."""
 
     rows_per_second: list[float] = field(default_factory=list)
     cpu_us_per_row: list[float] = field(default_factory=list)
+
+    def add(self, visits: Sequence[Visit | None]) -> None:
+        """Add the mean of the visits of one round; nothing counts once one of them failed."""
+        found = [visit for visit in visits if visit is not None]
+        if len(found) < len(visits):
+            self.rows_per_second.clear()
+            self.cpu_us_per_row.clear()
+            return
+        self.rows_per_second.append(statistics.fmean(visit.rows_per_second for visit in found))
+        cpu_us = [visit.cpu_us_per_row for visit in found if visit.cpu_us_per_row is not None]
+        if cpu_us:
+            self.cpu_us_per_row.append(statistics.fmean(cpu_us))
 
 
 Results: TypeAlias = dict[str, dict[str, dict[str, Figures]]]  # by workload, case and server
@@ -113,16 +135,13 @@ class Bench:
             self._addresses[contender.name] = address
         self._addresses |= peers
 
-    def visit(self, case: Case, name: str, seconds: float, figures: Figures) -> None:
-        """Measure one server in one case once."""
+    def visit(self, case: Case, name: str, seconds: float) -> Visit | None:
+        """Measure one server in one case once; None if it cannot serve it, which is noted."""
         if name == LIMIT:
-            rate, cpu_us = self._limit.measure(seconds)
-            figures.rows_per_second.append(rate)
-            figures.cpu_us_per_row.append(cpu_us)
-            return
+            return Visit(*self._limit.measure(seconds))
         where = f"{name}, {case.name}"
         if where in self.missing:
-            return
+            return None
         try:
             requests, answer_bytes = self._plan(case, name, seconds)
             server = self._servers.get(name)
@@ -137,13 +156,11 @@ class Bench:
         except CannotServe as error:
             self.missing[where] = str(error)
             print(f"{where}: {error}", file=sys.stderr)
-            figures.rows_per_second.clear()
-            figures.cpu_us_per_row.clear()
-            return
-        rows = load.messages * self.workload.rows
-        figures.rows_per_second.append(load.rate * self.workload.rows)
-        if server:
-            figures.cpu_us_per_row.append((server.cpu_s() - before) / rows * 1e6)
+            return None
+        rows = self.workload.rows
+        used = server.cpu_s() - before if server else None
+        cpu_us = None if used is None else used / (load.messages * rows) * 1e6
+        return Visit(load.rate * rows, cpu_us)
 
     def rest(self) -> None:
         """Note what each server takes when nobody asks."""
@@ -169,17 +186,20 @@ class Bench:
 
 
 def measure(bench: Bench, rounds: int, seconds: float, results: Results) -> None:
-    """Let every case visit every server in each round."""
+    """Let every case visit every server twice in each round, there and back."""
     bench.rest()
     names = bench.names
     for number in range(rounds):
-        turned = names[number % len(names) :] + names[: number % len(names)]
+        there = names[number % len(names) :] + names[: number % len(names)]
         for case in bench.workload.cases:
-            by_server = results[bench.workload.name].setdefault(case.name, {})
-            for name in turned:
+            visits: dict[str, list[Visit | None]] = defaultdict(list)
+            for name in (*there, *reversed(there)):
                 if name == LIMIT and case is not bench.workload.cases[0]:
                     continue  # it knows no cases
-                bench.visit(case, name, seconds, by_server.setdefault(name, Figures()))
+                visits[name].append(bench.visit(case, name, seconds / 2))
+            by_server = results[bench.workload.name].setdefault(case.name, {})
+            for name, pair in visits.items():
+                by_server.setdefault(name, Figures()).add(pair)
         print(f"{bench.workload.name}: round {number + 1} of {rounds}", file=sys.stderr)
 
 
@@ -188,7 +208,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Servers side by side.")
     parser.add_argument("directory", type=Path, help="of the models of benchmarks/models.py")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of one visit, about")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="for each server, case and round, about"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of one run, in every server")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=HOST:PORT")
     parser.add_argument("--workload", action="append", default=[], help="only this one")
