@@ -154,6 +154,7 @@ def serve(directory: Path, descriptor: int) -> None:
     with (directory / "call.pickle").open("rb") as file:
         call: _Call = pickle.load(file)  # noqa: S301 (written by our own parent)
     sys.path[:] = call.path
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is told; its core is of no use
     if call.memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))
     with os.fdopen(descriptor, "w", encoding="utf-8") as lines:

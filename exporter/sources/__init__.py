@@ -56,16 +56,14 @@ def convert(
     request = replace(request, source=str(request.source))
     kind = kind_of_text(request.source)
     ways: Callable[[], list[Mapping[str, str]]] = getattr(kind, "environments", lambda: [{}])
-    environments = ways()
-    for left, environment in reversed([*enumerate(reversed(environments))]):
+    *others, last = ways()
+    for environment in others:
         try:
             return _in_child(request, directory, say, timeout_s, environment)
         except (ConversionFailed, ChildCrashed) as error:
-            if not left:
-                raise
             reason = str(error).splitlines()[0]
             say(f"not with {' '.join(environment.values())}: {reason}; trying another way")
-    raise AssertionError("a kind has at least one environment")
+    return _in_child(request, directory, say, timeout_s, last)
 
 
 def _in_child(

@@ -3,6 +3,7 @@
 Knows onnx_ir and numpy; knows no framework.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -123,9 +124,12 @@ def _give_way(model: ir.Model, names: set[str], keep: set[int]) -> None:
     """Rename inner values that have a name which an input or output is to have."""
     graph = model.graph
     inner = [*graph.initializers.values(), *(v for node in graph.all_nodes() for v in node.outputs)]
+    taken = {value.name for value in inner} | names
     for value in inner:
         if value.name in names and id(value) not in keep:
-            value.name = f"{value.name}_inner"
+            number = next(n for n in itertools.count() if f"{value.name}_{n}" not in taken)
+            value.name = f"{value.name}_{number}"
+            taken.add(value.name)
 
 
 def _number(extent: int | str | None) -> int | None:

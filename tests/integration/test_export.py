@@ -444,6 +444,33 @@ def test_weights_that_do_not_fit_are_listed(
     assert re.search(r"other shape +hidden\.weight +\[5,6\] +\[128,784\]", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", r"conversion of crashing\.py:Crashing crashed"),
+        ("threading.Event().wait()", r"took longer than 8 s and was stopped"),
+        ("raise MemoryError", "it ran out of memory|MemoryError"),
+    ],
+)
+def test_a_crash_of_the_user_s_code_is_an_error(
+    line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ends, blocks or exhausts the child leaves the command alive, and nothing behind."""
+    (tmp_path / "crashing.py").write_text(
+        "import os, signal, threading\nfrom torch import nn\n"
+        "class Crashing(nn.Module):\n"
+        "    def forward(self, x):\n"
+        f"        {line}\n"
+    )
+    arguments = [
+        f"{tmp_path / 'crashing.py'}:Crashing", "--name", "m", "--repository",
+        str(tmp_path / "models"), "--input", "x:float32[batch,2]", "--timeout", "8",
+    ]  # fmt: skip
+    assert main(arguments) in (4, 7)
+    assert re.search(says, capsys.readouterr().err)
+    assert not (tmp_path / "models").exists()
+
+
 def test_two_commands_at_the_same_time_give_two_versions(weights: Path, tmp_path: Path) -> None:
     """Neither overwrites the other or fails because of it, and both give the same bytes."""
     command = [sys.executable, "-m", "exporter", *_digits(weights, tmp_path / "models", "--quiet")]

@@ -17,13 +17,13 @@ from exporter.sources.classical.tabular import FEATURES, ML_OPSET
 _BOOST_OPSET: Final = 15  # the newest that onnxmltools writes
 
 
-def to_onnx(estimator: Any, width: int) -> onnx.ModelProto:
-    """Return the estimator in ONNX; tensors only, no maps of probabilities."""
+def to_onnx(estimator: Any, width: int, opset: int) -> onnx.ModelProto:
+    """Return the estimator in ONNX at this opset or below; tensors only, no maps."""
     library = type(estimator).__module__.partition(".")[0]
     if library in ("xgboost", "lightgbm"):
         return boosted_to_onnx(estimator, library, width)
     _register_boosters()
-    opset = min(20, skl2onnx.__max_supported_opset__)
+    opset = min(opset, skl2onnx.__max_supported_opset__)
     return skl2onnx.to_onnx(
         estimator,
         initial_types=[(FEATURES, FloatTensorType([None, width]))],

@@ -32,7 +32,12 @@ def opened(request: Request) -> Iterator[Opened]:
         )
     kept, predict, labels = _outputs(estimator)
     table = Tabular(
-        name, int(width), kept, _quietly(predict), lambda: to_onnx(estimator, width), labels
+        name,
+        int(width),
+        kept,
+        _quietly(predict),
+        lambda: to_onnx(estimator, width, request.opset),
+        labels,
     )
     label = request.label or f"{type(estimator).__module__}:{name}"
     provenance = {"module": label, "library": _version(estimator)}

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from exporter.errors import ConversionFailed, UnsafeArtefact
+from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
 from exporter.inputs import Inputs, make_inputs
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import apply_names
@@ -39,6 +39,11 @@ _NEWEST_OPSET: Final = 20  # of the older exporter; it writes no later one
 def opened(request: Request) -> Iterator[Opened]:
     """Hold the program in eval mode. Raises UsageError, WeightsError or ConversionFailed."""
     script = request.source
+    if request.opset > _NEWEST_OPSET:
+        raise UsageError(
+            f"opset {request.opset} was asked for, but TorchScript can be written in opset "
+            f"{_NEWEST_OPSET} at most: say --opset {_NEWEST_OPSET}",
+        )
     examples = need_examples(request)
     signature = _signature(script)
     arguments, arrays = bind(script, examples, request.input_names, signature)
@@ -46,7 +51,7 @@ def opened(request: Request) -> Iterator[Opened]:
         arrays, batch=request.batch, dynamic_axes=request.dynamic_axes, ranges=request.ranges
     )
     refuse_nan(script.state_dict())
-    opset = min(request.opset, _NEWEST_OPSET)
+    opset = request.opset
     with evaluating(script):
         returned = try_example(script, arguments, [item.example for item in inputs])
         outputs = name_outputs(returned, arguments.names, request.output_names)

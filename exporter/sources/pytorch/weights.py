@@ -64,6 +64,7 @@ def fit(module: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
             + more
             + "\n  Are the weights of this module, built with the same arguments?",
         )
+    _refuse_layouts(weights)
     refuse_nan(weights)
     module.load_state_dict(dict(weights), strict=False)
 
@@ -78,6 +79,15 @@ def refuse_nan(weights: Mapping[str, Any]) -> None:
     if bad:
         raise WeightsError(
             f"weights are NaN: {listed(bad)}; the training diverged: take an earlier checkpoint",
+        )
+
+
+def _refuse_layouts(weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise WeightsError for sparse tensors, whose indices a crafted file may point anywhere."""
+    bad = [name for name, value in weights.items() if value.layout is not torch.strided]
+    if bad:
+        raise WeightsError(
+            f"weights are sparse: {listed(bad)}; save them dense, with tensor.to_dense()",
         )
 
 

@@ -184,3 +184,10 @@ def test_a_name_that_does_not_exist_cannot_be_allowed(tmp_path: Path) -> None:
     torch.save(nn.Linear(4, 3), tmp_path / "m.pt")
     with pytest.raises(UsageError, match=r"--allow-global numpy\.dtipe"):
         convert(tmp_path / "m.pt", tmp_path, allow_globals=("numpy.dtipe",))
+
+
+def test_torchscript_has_a_newest_opset(tmp_path: Path) -> None:
+    """An opset that cannot be written is told, not lowered."""
+    script = torch.jit.script(nn.ReLU())
+    with pytest.raises(UsageError, match="opset 21 was asked for"):
+        convert(script, tmp_path, examples=torch.rand(2, 4), opset=21)

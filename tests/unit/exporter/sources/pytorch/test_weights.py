@@ -159,3 +159,15 @@ def test_the_digest_depends_on_every_weight() -> None:
         changed.scores.bias[0] += 1e-6
     assert digest(Classifier()) == digest(Classifier())
     assert digest(Classifier()) != digest(changed)
+
+
+def test_sparse_weights_are_refused(tmp_path: Path) -> None:
+    """A sparse tensor, also one whose indices point outside of it, goes into no module."""
+    for index in (1, 99):
+        sparse = torch.sparse_coo_tensor(
+            torch.tensor([[0], [index]]), torch.ones(1), (2, 3), check_invariants=False
+        )
+        weights = {**nn.Linear(3, 2).state_dict(), "weight": sparse}
+        torch.save(weights, tmp_path / "w.pt")
+        with pytest.raises(WeightsError, match=r"sparse|not a PyTorch checkpoint"):
+            fit(nn.Linear(3, 2), load_weights(tmp_path / "w.pt"))
