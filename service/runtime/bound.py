@@ -37,7 +37,7 @@ def backend_of(session: Session, signature: Signature, sizes: Sequence[int]) -> 
     try:
         bound = BoundBackend(session, signature, sizes, buffers, one_at_a_time=config.cuda_graphs)
         bound.warm_up()
-    except (LoadError, BackendError) as error:
+    except (LoadError, BackendError) as error:  # `warm_up` has freed what it made
         if config.cuda_graphs:
             raise LoadError(f"no CUDA graph can be captured: {error}") from error
         return OnnxBackend(session, signature)
@@ -80,13 +80,17 @@ class BoundBackend:
     def warm_up(self) -> None:
         """Run each bucket on zeros, so that its buffers are there and its graph is captured.
 
-        Raises BackendError if one fails.
+        Raises BackendError if one fails; no buffer is left then.
         """
         names = [spec.name for spec in self._signature.outputs]
-        for layout in self._layouts.values():
-            zeros = {name: np.zeros(*slot) for name, slot in layout.inputs.items()}
-            for _ in range(_WARM_RUNS):
-                self.run(zeros, names, Interrupt())
+        try:
+            for layout in self._layouts.values():
+                zeros = {name: np.zeros(*slot) for name, slot in layout.inputs.items()}
+                for _ in range(_WARM_RUNS):
+                    self.run(zeros, names, Interrupt())
+        except BaseException:
+            self._free()
+            raise
 
     def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
         """Run the model once; see Backend.run."""
@@ -107,10 +111,13 @@ class BoundBackend:
 
     def close(self) -> None:
         """Free the buffers, then the session."""
+        self._free()
+        self._session.close()
+
+    def _free(self) -> None:
         for stack in self._idle.values():
             while stack:
                 stack.pop().close()
-        self._session.close()
 
     def _take(self, size: int) -> Buffers:
         try:

@@ -95,6 +95,34 @@ def test_warm_up_makes_every_bucket(tmp_path: Path) -> None:
     assert [(buffers.rows, buffers.runs) for buffers in bench.made] == [(1, 2), (2, 3), (4, 2)]
 
 
+def test_warm_up_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """When the last bucket fails, the buffers of those before it are freed as well."""
+    bench = Bench(tmp_path)
+
+    class Failing(FakeBuffers):
+        def run(
+            self, inputs: Tensors, rows: int | None, outputs: Sequence[str], interrupt: Interrupt
+        ) -> Tensors:
+            if rows == SIZES[-1]:
+                raise BackendError("no")
+            return super().run(inputs, rows, outputs, interrupt)
+
+    def make(layout: Layout) -> FakeBuffers:
+        bench.made.append(Failing(layout))
+        return bench.made[-1]
+
+    backend = BoundBackend(
+        load(tmp_path, models.mlp(sizes=(2, 2, 2))),
+        bench.backend.signature,
+        SIZES,
+        make,
+        one_at_a_time=False,
+    )
+    with pytest.raises(BackendError):
+        backend.warm_up()
+    assert [buffers.closed for buffers in bench.made] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("error", [BackendError("bad"), BackendInterrupted("stop"), MemoryError()])
 def test_buffers_of_a_failed_run_are_freed(tmp_path: Path, error: BaseException) -> None:
     """What a failed run left half written serves nobody; the next run gets new buffers."""

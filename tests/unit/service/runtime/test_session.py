@@ -100,6 +100,29 @@ def test_run_that_was_stopped_before_it_began(tmp_path: Path) -> None:
         loaded.run({"X": np.array([[100_000_000]])}, ["Y"], interrupt)
 
 
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        (SessionConfig(Device.CPU, intra_op_threads=1), 0),
+        (SessionConfig(Device.CPU, intra_op_threads=4), 3),
+        (SessionConfig(Device.CPU, intra_op_threads=2, inter_op_threads=3, parallel=True), 3),
+    ],
+    ids=["one", "four", "parallel"],
+)
+def test_session_has_the_threads_that_it_was_given(
+    tmp_path: Path, config: SessionConfig, more: int
+) -> None:
+    """Beside the caller there are as many threads as were asked for, and no more."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.mlp())
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    loaded = Session(path, config)
+    loaded.run({"X": np.zeros((64, 784), np.float32)}, ["Y"], Interrupt())
+    assert len(set(tasks.iterdir()) - before) == more
+    loaded.close()
+
+
 @pytest.mark.parametrize("is_late", [True, False])
 def test_stop_of_one_run_does_not_hit_the_next(tmp_path: Path, *, is_late: bool) -> None:
     """A stop that comes when its run is over, or in time, leaves the session as good as new."""
