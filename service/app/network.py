@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Final
 
 from service.config import Settings, flag
+from service.transport.grpcio_options import UNLIMITED
 from service.transport.native import is_installed, native_transport
 from service.transport.seam import Limits, Methods, Tls, Transport
 
@@ -34,7 +35,7 @@ def make_transport(settings: Settings, methods: Methods) -> Transport:
         _LOG.info("transport: native")
         return native_transport(addresses, methods, limits, tls, compress_replies=compresses)
     # grpcio is 10 MB and 70 ms that the native transport does without.
-    from service.transport.threaded import UNLIMITED, ThreadedTransport  # noqa: PLC0415
+    from service.transport.threaded import ThreadedTransport  # noqa: PLC0415
 
     _LOG.info("transport: threaded%s", "" if is_installed() else _WITHOUT_NATIVE)
     _warn_of_unlimited(settings, UNLIMITED)

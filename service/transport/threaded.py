@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 
 from service.errors import SettingsError
+from service.transport.grpcio_options import options_of
 from service.transport.seam import Arity, Event, Kind, Limits, Methods, Tls
 from service.transport.threaded_calls import StreamCall, UnaryCall
 from service.transport.tls_files import TlsFiles
@@ -53,7 +54,7 @@ class ThreadedTransport:
         self._server = grpc.server(
             self._pool,
             handlers=[self._handlers],
-            options=_options(self._limits, compress_replies=compress_replies),
+            options=options_of(self._limits, compress_replies=compress_replies),
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
         )
         self._closed = False
@@ -262,55 +263,6 @@ class _Handlers(grpc.GenericRpcHandler):
     def _terminated(self, call: UnaryCall | StreamCall) -> None:
         if call.abandon():
             self._emit(Event(Kind.CANCELLED, call))
-
-
-# Fields of Limits that grpcio has no option for. Its own bounds: a call holds one message, and
-# calls in progress are bounded by concurrent_calls.
-UNLIMITED: Final = (
-    "received_bytes",
-    "unsent_bytes",
-    "unsent_total_bytes",
-    "resets_per_second",
-    "control_frames_per_second",
-    "send_timeout_s",
-)
-
-
-def _options(limits: Limits, *, compress_replies: bool) -> list[tuple[str, int]]:
-    return [
-        # A level and not an algorithm: only then does grpcio look at what the peer takes.
-        ("grpc.default_compression_level", _GZIP_LEVEL if compress_replies else 0),
-        ("grpc.so_reuseport", 0),  # two servers on one port would split its traffic silently
-        ("grpc.max_receive_message_length", limits.message_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_metadata_size", limits.header_bytes),
-        ("grpc.absolute_max_metadata_size", limits.header_bytes),
-        ("grpc.max_concurrent_streams", limits.streams_per_connection),
-        # On, it counts calls until Python has let go of them, and so refuses honest clients; what
-        # it guards against is bounded by maximum_concurrent_rpcs here.
-        ("grpc.http.overload_protection", 0),
-        ("grpc.max_allowed_incoming_connections", limits.connections),
-        ("grpc.keepalive_time_ms", _ms(limits.keepalive_time_s)),
-        ("grpc.keepalive_timeout_ms", _ms(limits.keepalive_timeout_s)),
-        ("grpc.http2.ping_timeout_ms", _ms(limits.keepalive_timeout_s)),  # else a minute
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.max_ping_strikes", 0 if limits.min_ping_interval_s is None else _PING_STRIKES),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(limits.min_ping_interval_s or 0)),
-        ("grpc.max_connection_idle_ms", _ms(limits.connection_idle_s)),
-        ("grpc.max_connection_age_ms", _ms(limits.connection_age_s)),
-        ("grpc.max_connection_age_grace_ms", _ms(limits.connection_age_grace_s)),
-        ("grpc.server_handshake_timeout_ms", _ms(limits.handshake_timeout_s)),
-    ]
-
-
-_GZIP_LEVEL: Final = 1  # "low": gzip, or deflate for those who take only that
-_PING_STRIKES: Final = 2  # as the native transport: the third hasty ping is too many
-_NEVER_MS: Final = (1 << 31) - 1  # what grpcio takes for infinity
-
-
-def _ms(seconds: float | None) -> int:
-    return _NEVER_MS if seconds is None else min(_NEVER_MS - 1, round(seconds * 1000))
 
 
 def _is_answered(path: str) -> bool:

@@ -9,8 +9,8 @@ import pytest
 from service.app.network import addresses_of, limits_of, make_transport
 from service.config import NETWORK_LIMITS, Settings, load_settings
 from service.errors import SettingsError
+from service.transport.grpcio_options import UNLIMITED
 from service.transport.seam import Limits
-from service.transport.threaded import UNLIMITED
 
 _LIMITS = [entry for entry in fields(Settings) if entry.metadata.get("group") == NETWORK_LIMITS]
 
