@@ -6,15 +6,19 @@ Knows onnx_ir and numpy; knows no framework.
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from exporter.errors import ConversionFailed, UsageError
-from exporter.inputs import BATCH, Inputs
+from exporter.inputs import BATCH, Inputs, make_inputs
+from exporter.masks import convention_of, random_mask
+from exporter.sources.base import Request
 from service.errors import dims, listed
 from service.tensors import BYTES, DATATYPES, Array, Tensors
+
+Shape: TypeAlias = Sequence[int | str | None]  # a name or None where the extent is free
 
 _EXAMPLE_ROWS: Final = 2
 _FREE_SIZES: Final = (5, 7, 11, 13)  # distinct, so that equal sizes are not merged by chance
@@ -28,8 +32,38 @@ def clean_name(name: str) -> str:
     return cleaned if re.match("[A-Za-z_]", cleaned) else f"_{cleaned}"[:128]
 
 
+def planned_inputs(
+    shapes: Mapping[str, Shape],
+    dtypes: Mapping[str, np.dtype],
+    request: Request,
+    way_out: str,
+) -> Inputs:
+    """Return the inputs that a source declares, under the names that were asked for.
+
+    shapes, dtypes: by the source's own names, in order. way_out: how its framework leaves the
+    batch free. Free axes are the declared ones and the request's; examples are the request's, and
+    made up where it has none. Raises UsageError where they do not fit each other.
+    """
+    names = list(request.input_names or [clean_name(name) for name in shapes])
+    if len(names) != len(shapes):
+        raise UsageError(f"{listed(names)} are to name the inputs {listed(list(shapes))}")
+    ours = dict(zip(names, shapes.values(), strict=True))
+    types = dict(zip(names, dtypes.values(), strict=True))
+    axes = {**free_axes(ours, batch=request.batch, way_out=way_out), **request.dynamic_axes}
+    examples = examples_for(ours, types, axes, batch=request.batch, seed=request.seed)
+    given = request.examples
+    if given is not None and not isinstance(given, Mapping):
+        values = given if isinstance(given, list | tuple) else [given]
+        given = dict(zip(names, values, strict=False))
+    for name, value in (given or {}).items():
+        if name not in examples:
+            raise UsageError(f"an example of '{name}', but the inputs are {listed(names)}")
+        examples[name] = _fitting(name, np.asarray(value), ours[name], types[name])
+    return make_inputs(examples, batch=request.batch, dynamic_axes=axes, ranges=request.ranges)
+
+
 def free_axes(
-    shapes: Mapping[str, Sequence[int | str | None]], *, batch: bool, way_out: str
+    shapes: Mapping[str, Shape], *, batch: bool, way_out: str
 ) -> dict[str, dict[int, str]]:
     """Return the free axes by input and axis: those that the graph gives no number.
 
@@ -55,7 +89,7 @@ def free_axes(
 
 
 def examples_for(
-    shapes: Mapping[str, Sequence[int | str | None]],
+    shapes: Mapping[str, Shape],
     dtypes: Mapping[str, np.dtype],
     axes: Mapping[str, Mapping[int, str]],
     *,
@@ -77,7 +111,12 @@ def examples_for(
             else _number(extent) or 1
             for axis, extent in enumerate(shape)
         ]
-        examples[name] = _data(dtypes[name], extents, random)
+        convention = convention_of(name, len(extents))
+        examples[name] = (
+            _data(dtypes[name], extents, random)
+            if convention is None
+            else random_mask(convention, extents, random).astype(dtypes[name])
+        )
     return examples
 
 
@@ -118,6 +157,19 @@ def numpy_types(values: Sequence[ir.Value]) -> dict[str, np.dtype]:
             )
         types[str(value.name)] = value.type.dtype.numpy()
     return types
+
+
+def _fitting(name: str, example: Array, shape: Shape, dtype: np.dtype) -> Array:
+    """Return an example in the type of its input; raise UsageError if its shape is another."""
+    if len(example.shape) != len(shape) or any(
+        isinstance(wanted, int) and wanted != got
+        for wanted, got in zip(shape, example.shape, strict=True)
+    ):
+        raise UsageError(
+            f"the example of '{name}' has shape {dims(example.shape)}, but the model takes "
+            f"{dims([_number(extent) for extent in shape])}",
+        )
+    return example.astype(dtype)
 
 
 def _give_way(model: ir.Model, names: set[str], keep: set[int]) -> None:

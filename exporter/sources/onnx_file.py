@@ -14,10 +14,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from exporter.errors import ConversionFailed
-from exporter.inputs import make_inputs
+from exporter.inputs import check_names
 from exporter.sources.base import Opened, Request
 from exporter.sources.external import check_external_data
-from exporter.sources.graph import apply_names, clean_name, examples_for, free_axes, numpy_types
+from exporter.sources.graph import Shape, apply_names, clean_name, numpy_types, planned_inputs
 from service.errors import listed
 from service.repository.manifest import sha256_of
 from service.tensors import Array, Tensors
@@ -45,26 +45,16 @@ def opened(request: Request) -> Iterator[Opened]:
     weights = set(model.graph.initializers)
     ends = [value for value in model.graph.inputs if value.name not in weights]
     model.graph.inputs[:] = ends  # before IR 4 every weight was an input as well
-    names = request.input_names or tuple(clean_name(str(value.name)) for value in ends)
-    outputs = request.output_names or tuple(clean_name(str(v.name)) for v in model.graph.outputs)
-    numpy_types(model.graph.outputs)
-    found = numpy_types(ends)
-    dtypes = dict(zip(names, found.values(), strict=True))
-    shapes = {n: _extents(value) for n, value in zip(names, ends, strict=True)}
-    axes = {
-        **free_axes(shapes, batch=request.batch, way_out=_WAY_OUT),
-        **request.dynamic_axes,
-    }
-    examples = examples_for(shapes, dtypes, axes, batch=request.batch, seed=request.seed)
-    inputs = make_inputs(
-        {**examples, **(request.examples or {})},
-        batch=request.batch, dynamic_axes=axes, ranges=request.ranges,
-    )  # fmt: skip
-    session = _plain_session(path)
     theirs = [str(value.name) for value in ends]
+    shapes = {name: _extents(value) for name, value in zip(theirs, ends, strict=True)}
+    numpy_types(model.graph.outputs)
+    inputs = planned_inputs(shapes, numpy_types(ends), request, _WAY_OUT)
+    outputs = request.output_names or tuple(clean_name(str(v.name)) for v in model.graph.outputs)
+    check_names("output", outputs)
+    session = _plain_session(path)
 
     def run(tensors: Tensors) -> Sequence[Array]:
-        feeds = {name: tensors[ours] for name, ours in zip(theirs, names, strict=True)}
+        feeds = {name: tensors[item.name] for name, item in zip(theirs, inputs, strict=True)}
         arrays: Sequence[Array] = session.run(None, feeds)
         return arrays
 
@@ -142,7 +132,7 @@ def _is_known(node: onnx.NodeProto) -> bool:
     return node.domain in _RUNTIME_DOMAINS
 
 
-def _extents(value: ir.Value) -> list[int | str | None]:
+def _extents(value: ir.Value) -> Shape:
     if value.shape is None:
         raise ConversionFailed(
             f"input '{value.name}' has no shape, not even a number of axes; export it again with "

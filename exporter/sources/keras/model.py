@@ -15,7 +15,8 @@ import numpy as np
 
 from exporter.errors import UsageError, WeightsError
 from exporter.sources.base import Opened, Request, require
-from exporter.sources.keras.structure import flatten, plan_inputs, signature_of
+from exporter.sources.graph import planned_inputs
+from exporter.sources.keras.structure import flatten, signature_of
 from service.errors import listed
 from service.tensors import Array
 
@@ -69,7 +70,7 @@ def _on_tensorflow(model: Any, request: Request) -> AbstractContextManager[Opene
     from exporter.sources.keras.graph import opened_function  # noqa: PLC0415 (an extra)
 
     signature = signature_of(model, request)
-    inputs = plan_inputs(signature, request, WAY_OUT)
+    inputs = planned_inputs(signature.shapes, signature.dtypes, request, WAY_OUT)
 
     def function(*tensors: Any) -> list[tuple[str, Any]]:
         return flatten(model(signature.arrange(tensors), training=False))
@@ -83,7 +84,7 @@ def _on_torch(model: Any, request: Request) -> AbstractContextManager[Opened]:
 
     require("Keras on torch", module.PACKAGES, module.EXTRA)
     signature = signature_of(model, request)
-    inputs = plan_inputs(signature, request, WAY_OUT)
+    inputs = planned_inputs(signature.shapes, signature.dtypes, request, WAY_OUT)
     return module.opened(
         replace(
             request,

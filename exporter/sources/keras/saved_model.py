@@ -15,7 +15,8 @@ import numpy as np
 
 from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
 from exporter.sources.base import Opened, Request
-from exporter.sources.keras.structure import Signature, plan_inputs
+from exporter.sources.graph import planned_inputs
+from exporter.sources.keras.structure import Signature
 from service.errors import listed
 from service.repository.manifest import sha256_of
 
@@ -53,7 +54,7 @@ def opened(request: Request) -> Iterator[Opened]:
         {name: np.dtype(spec.dtype.as_numpy_dtype) for name, spec in specs.items()},
         list,
     )
-    inputs = plan_inputs(signature, request, _WAY_OUT)
+    inputs = planned_inputs(signature.shapes, signature.dtypes, request, _WAY_OUT)
     theirs = list(specs)
 
     def call(*tensors: Any) -> list[tuple[str, Any]]:

@@ -11,12 +11,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from exporter.errors import ConversionFailed, UsageError
-from exporter.inputs import Inputs, make_inputs
 from exporter.sources.base import Request
-from exporter.sources.graph import clean_name, examples_for, free_axes
-from service.errors import listed
+from exporter.sources.graph import Shape, clean_name
 
-Shape: TypeAlias = Sequence[int | str | None]
 _MADE_UP: Final = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
 Arrange: TypeAlias = Callable[[Sequence[Any]], Any]
 
@@ -55,28 +52,6 @@ def signature_of(model: Any, request: Request) -> Signature:
         "say --input 'image:float32[batch,784]' (example_inputs=), or give arrays with "
         "--sample FILE.npz",
     )
-
-
-def plan_inputs(signature: Signature, request: Request, way_out: str) -> Inputs:
-    """Return the inputs under the names that were asked for, with examples and free axes."""
-    theirs = list(signature.shapes)
-    names = list(request.input_names or [clean_name(name) for name in theirs])
-    if len(names) != len(theirs):
-        raise UsageError(f"{listed(names)} are to name the inputs {listed(theirs)}")
-    shapes = dict(zip(names, signature.shapes.values(), strict=True))
-    dtypes = dict(zip(names, signature.dtypes.values(), strict=True))
-    axes = {**free_axes(shapes, batch=request.batch, way_out=way_out), **request.dynamic_axes}
-    examples = examples_for(shapes, dtypes, axes, batch=request.batch, seed=request.seed)
-    given = request.examples
-    if given is not None and not isinstance(given, Mapping):
-        values = given if isinstance(given, list | tuple) else [given]
-        given = dict(zip(names, values, strict=False))
-    for name, value in (given or {}).items():
-        if name in examples:
-            examples[name] = np.asarray(value).astype(dtypes[name])
-        else:
-            raise UsageError(f"an example of '{name}', but the inputs are {listed(names)}")
-    return make_inputs(examples, batch=request.batch, dynamic_axes=axes, ranges=request.ranges)
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

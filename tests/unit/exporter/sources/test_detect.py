@@ -7,6 +7,7 @@ from torch import nn
 
 from exporter.errors import UsageError
 from exporter.sources.detect import kind_of_object, kind_of_text, label_of
+from tests.support.sources import convert
 
 
 def test_python_is_known_by_its_form() -> None:
@@ -68,3 +69,17 @@ def test_labels_name_no_directory() -> None:
     assert label_of("/home/me/model.py:build(n=1)") == "model.py:build(n=1)"
     assert label_of("/home/me/model.onnx") == "model.onnx"
     assert label_of("pkg.mod:build") == "pkg.mod:build"
+
+
+@pytest.mark.parametrize(
+    ("source", "extra"),
+    [("m.onnx", "export"), ("m.pt", "export"), ("m.keras", "tensorflow"), ("m.json", "classical")],
+)
+def test_what_a_kind_misses_is_said_with_its_extra(
+    source: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says which package is missing, and how to get it."""
+    (tmp_path / source).touch()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(UsageError, match=rf"is not installed.*pip install 'penstock\[{extra}\]'"):
+        convert(tmp_path / source, tmp_path)

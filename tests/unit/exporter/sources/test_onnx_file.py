@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -230,6 +231,23 @@ def test_a_fixed_batch_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"fixed shape \[1,4\].*--no-batch"):
         convert(path, tmp_path)
     assert proved(path, tmp_path, batch=False)[1].inputs[0].shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"examples": {"z": np.zeros((2, 4))}}, r"example of 'z', but the inputs are \['x'\]"),
+        ({"examples": {"x": np.zeros((2, 5))}}, r"has shape \[2,5\], but the model takes \[-1,4\]"),
+        ({"input_names": ("a", "b")}, r"are to name the inputs \['x'\]"),
+        ({"output_names": ("no name",)}, "cannot name an output"),
+    ],
+)
+def test_what_does_not_fit_the_file_is_told(
+    tmp_path: Path, options: dict[str, Any], says: str
+) -> None:
+    """Names and examples that are not those of the graph are said with those that are."""
+    with pytest.raises(UsageError, match=says):
+        convert(_written(tmp_path, _model()), tmp_path, **options)
 
 
 def test_strings_are_told(tmp_path: Path) -> None:
