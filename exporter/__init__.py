@@ -31,9 +31,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from exporter.difference import diff
     from exporter.doctor import diagnose
+    from exporter.files import convert_file, verify_file
     from exporter.inspection import inspect
     from exporter.linting import lint
-    from exporter.pipeline import ExportResult, convert_file, export, verify_file
+    from exporter.pipeline import ExportResult, export
     from exporter.signing import sign_version, verify_signature
 
 __all__ = [
@@ -62,14 +63,14 @@ __all__ = [
 
 _HOMES: Final = {
     "ExportResult": "pipeline",
-    "convert_file": "pipeline",
+    "convert_file": "files",
     "diagnose": "doctor",
     "diff": "difference",
     "export": "pipeline",
     "inspect": "inspection",
     "lint": "linting",
     "sign_version": "signing",
-    "verify_file": "pipeline",
+    "verify_file": "files",
     "verify_signature": "signing",
 }
 

@@ -15,16 +15,11 @@ import onnxruntime as ort
 
 from exporter.children import run_child
 from exporter.errors import CompressionFailed
+from exporter.session import LEVELS
 from exporter.variants.kinds import DEFAULT_OPTIONS
 from service.repository.manifest import SessionOptions
 from service.tensors import Tensors
 
-_LEVELS: Final = {
-    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-}
 _TURN_S: Final = 0.004  # of one turn: long enough for the clock, short enough to change places
 _MAX_RUNS: Final = 64  # runs in one turn
 
@@ -111,7 +106,7 @@ def load(entry: Entry, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.graph_optimization_level = _LEVELS[entry.options.graph_level]
+    options.graph_optimization_level = LEVELS[entry.options.graph_level]
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(

@@ -197,7 +197,10 @@ def _answers(
     ]
     if not places:
         return None, "neither version has golden inputs"
-    sessions = Session(first / MODEL_FILE), Session(second / MODEL_FILE)
+    sessions = [
+        Session(directory / MODEL_FILE, manifest.session if manifest is not None else None)
+        for directory, manifest in zip((first, second), manifests, strict=True)
+    ]
     reason = ""
     for place in places:
         try:

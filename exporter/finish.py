@@ -4,7 +4,7 @@ compress -> compose -> compare again. What is published is the file that was com
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,63 +15,21 @@ from exporter.check import served_signature
 from exporter.compose import compose, free_axes, pick_names, processed_cases
 from exporter.errors import CompressionFailed
 from exporter.flow import Converted, Proven
-from exporter.gate import Gate
 from exporter.inputs import Input, Inputs
 from exporter.package import SOURCE_VARIANT
-from exporter.processing import Processing
+from exporter.plan import Finished, Plan
 from exporter.progress import Steps
 from exporter.proof import Agreement, compare, prove_parity, prove_rows
 from exporter.variants.agreement import closeness
-from exporter.variants.calibration import Calibration
 from exporter.variants.choose import FP32, Choice, compress
 from exporter.variants.kinds import DEFAULT_OPTIONS, NONE
 from exporter.variants.remote import RemoteSession
-from exporter.variants.report import CompressionReport
-from exporter.variants.subject import Evaluate
 from exporter.verify import proved_axes
-from service.repository.manifest import MODEL_FILE, Parity, SessionOptions, Tolerance
+from service.repository.manifest import MODEL_FILE, Parity, Tolerance
 
 # What the golden pairs of a variant allow, on whatever CPU they are replayed: without VNNI the
 # kernels of ONNX Runtime saturate sums in 16 bits that VNNI keeps.
 LOSSY: Final = Tolerance(relative=5e-2, absolute=1e-3)
-_DEFAULT_GATE: Final = Gate()
-_NO_PROCESSING: Final = Processing()
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What was asked for besides a faithful file.
-
-    quantize: none, auto or a kind. calibration, evaluate: see `compress`; both see the model
-    without its processing. input_name, output_name: what the processing works on.
-    """
-
-    quantize: str = NONE
-    calibration: Calibration | None = None
-    evaluate: Evaluate | None = None
-    gate: Gate = _DEFAULT_GATE
-    device: str = "cpu"
-    processing: Processing = _NO_PROCESSING
-    input_name: str = ""
-    output_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The file to publish. cases: inputs, and what this very file must answer within tolerance.
-
-    gate: what was measured of the variant, without times. labelled: the output that labels
-    belong to where the processing made it, else "".
-    """
-
-    proven: Proven
-    cases: tuple[Case, ...]
-    tolerance: Tolerance
-    variant: str = SOURCE_VARIANT
-    session: SessionOptions = DEFAULT_OPTIONS
-    gate: Mapping[str, Any] = field(default_factory=dict)
-    report: CompressionReport | None = None
-    labelled: str = ""
 
 
 def finish(

@@ -195,7 +195,7 @@ def try_version(
     summary = inspect(path)
     if summary.leaks:
         warnings.append(f"{summary.leaks} nodes carry paths of the machine that made it")
-    session = Session(path)
+    session = Session(path, manifest.session if manifest is not None else None)
     try:
         parsed = None if config is None else ModelConfig.FromString(config)
         spec = resolve(served_signature(path, session.inputs, session.outputs), parsed, manifest)

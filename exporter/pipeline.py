@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-from exporter.children import DEFAULT_TIMEOUT_S, run_child
+from exporter.children import DEFAULT_TIMEOUT_S
 from exporter.errors import UsageError
-from exporter.finish import Finished, Plan, finish
-from exporter.flow import Converted, Proven
+from exporter.flow import Converted
 from exporter.gate import Gate
 from exporter.inputs import DynamicAxes, Ranges
 from exporter.model_config import config_of
@@ -21,12 +20,12 @@ from exporter.package import (
     Contents,
     check_state,
     find_labelled,
-    manifest_of,
     write_contents,
-    write_file,
 )
+from exporter.plan import Finished, Plan
 from exporter.processing import Processing
 from exporter.progress import Progress, Steps
+from exporter.proving import prove_apart
 from exporter.publish import Stage, next_version, publish, staging
 from exporter.report import Report, write_reports
 from exporter.requests import DEFAULT_OPSET, make_request
@@ -34,16 +33,13 @@ from exporter.signing import PrivateKey
 from exporter.sources import convert
 from exporter.sources.base import Request
 from exporter.specs import InputSpec
-from exporter.variants.calibration import Calibration
 from exporter.variants.kinds import check_request
-from exporter.variants.subject import Evaluate
 from service.repository.manifest import Manifest, Parity, Tolerance
 from service.repository.names import MODEL_NAME_RULE, is_model_name
 
-_PROOF: Final = (
-    "checking and proving the model in ONNX Runtime (FP16 models are known to crash it, and would "
-    "crash a server too: export in FP32, with .float())"
-)
+if TYPE_CHECKING:
+    from exporter.variants.calibration import Calibration
+    from exporter.variants.subject import Evaluate
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +103,8 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     allow_globals: Sequence[str] = (),
     config_pbtxt: bool | None = None,
     quantize: str = "none",
-    calibration: Calibration | None = None,
-    evaluate: Evaluate | None = None,
+    calibration: "Calibration | None" = None,
+    evaluate: "Evaluate | None" = None,
     gate: Gate | None = None,
     device: str = "cpu",
     processing: Processing | None = None,
@@ -194,15 +190,20 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
         with steps.step("convert"):
             converted = convert(request, stage.work, progress=steps.say, timeout_s=timeout_s)
         with steps.step("verify", "checking the file"):
-            proven = _prove(converted, tolerance, request, steps, timeout_s)
+            proven = prove_apart(converted, tolerance, request.limits, steps, timeout_s)
             check_state(state or {}, proven.inputs, proven.outputs)
             named = tuple(labels) or converted.labels
             labels_of = find_labelled(named, proven.outputs, asked=bool(labels))
-        finished = finish(
-            converted, proven, plan, stage.work, steps, limits=request.limits, timeout_s=timeout_s
-        )
+        finished = Finished(proven, converted.cases, proven.tolerance)
+        if plan.changes_something:
+            from exporter.finish import finish  # noqa: PLC0415 (it loads onnx and the runtime)
+
+            finished = finish(
+                converted, proven, plan, stage.work, steps,
+                limits=request.limits, timeout_s=timeout_s,
+            )  # fmt: skip
         with steps.step("publish"):
-            contents = _contents(request, converted, finished, named, labels_of, state)
+            contents = contents_of(request, converted, finished, named, labels_of, state)
             manifest = write_contents(stage, contents)
             report = _report(manifest, finished, steps)
             write_reports(stage, report)
@@ -222,88 +223,7 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     return ExportResult(path, manifest, replace(report, manifest=manifest))
 
 
-def convert_file(
-    model: Any,
-    target: str | Path,
-    *,
-    tolerance: Tolerance | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Report:
-    """Convert a model to a file, proved like one that is published, and say what was proved.
-
-    target: the file; its weights go beside it if they are above 2 GB, and then it must be called
-    model.onnx. options: those of `export` on source, inputs and proof.
-    Raises what `export` raises, and UsageError if the file exists; then nothing was written.
-    """
-    target = Path(target)
-    if target.exists():
-        raise UsageError(f"{target} exists, and is not overwritten")
-    request = make_request(model, **options)
-    steps = Steps(progress)
-    with TemporaryDirectory(prefix="penstock-") as work:
-        with steps.step("convert"):
-            converted = convert(request, Path(work), progress=steps.say, timeout_s=timeout_s)
-        with steps.step("verify", "checking the file"):
-            proven = _prove(converted, tolerance, request, steps, timeout_s)
-        with steps.step("publish", f"writing {target}"):
-            write_file(converted.model, target)
-    plain = Finished(proven, converted.cases, proven.tolerance)
-    contents = _contents(request, converted, plain, (), "", None)
-    return Report(manifest_of(contents), proven.agreement, steps.seconds)
-
-
-def verify_file(
-    model: Any,
-    file: str | Path,
-    *,
-    tolerance: Tolerance | None = None,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Proven:
-    """Hold an ONNX file against a source, at every size that an export would try.
-
-    Names and types of inputs and outputs must be those that an export would give.
-    options: those of `export` on source, inputs and proof.
-    Raises ConversionFailed if they have other names, VerificationFailed if they differ.
-    """
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    request = make_request(model, **options)
-    steps = Steps(progress)
-    with TemporaryDirectory(prefix="penstock-") as work:
-        with steps.step("convert"):
-            converted = convert(request, Path(work), progress=steps.say, timeout_s=timeout_s)
-        with steps.step("verify"):
-            from exporter.inspection import inspect  # noqa: PLC0415 (an export needs no onnx here)
-
-            # The file's own opset is as good as any.
-            other = replace(converted, model=path, opset=inspect(path).opsets.get("", 0))
-            return _prove(other, tolerance, request, steps, timeout_s)
-
-
-def _prove(
-    converted: Converted,
-    tolerance: Tolerance | None,
-    request: Request,
-    steps: Steps,
-    timeout_s: float,
-) -> Proven:
-    """Prove a file in a child process: the runtime is foreign native code."""
-    proven: Proven = run_child(
-        "exporter.verify:prove_file",
-        (converted, tolerance, request.limits),
-        what=_PROOF,
-        timeout_s=timeout_s,
-        progress=steps.say,
-    )
-    return proven
-
-
-def _contents(
+def contents_of(
     request: Request,
     converted: Converted,
     finished: Finished,
@@ -311,6 +231,7 @@ def _contents(
     labels_of: str,
     state: Mapping[str, str] | None,
 ) -> Contents:
+    """Return what becomes a version."""
     return Contents(
         name=request.name,
         proven=finished.proven,

@@ -1,26 +1,42 @@
 """The exported file in ONNX Runtime, as the server will run it on a CPU."""
 
 from pathlib import Path
+from typing import Final
 
 import onnxruntime as ort
 
 from exporter.errors import ConversionFailed
 from service.errors import dims
-from service.repository.manifest import MODEL_FILE
+from service.repository.manifest import MODEL_FILE, SessionOptions
 from service.tensors import BY_ONNX, Tensors, TensorSpec
+
+LEVELS: Final = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
 
 
 class Session:
     """A loaded ONNX file: its signature, and runs of it."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the file. Raises ConversionFailed if ONNX Runtime refuses it."""
+    def __init__(self, path: Path, wanted: SessionOptions | None = None) -> None:
+        """Load the file. Raises ConversionFailed if ONNX Runtime refuses it.
+
+        wanted: how the graph is optimised; None: as ONNX Runtime does by itself.
+        """
+        wanted = wanted or SessionOptions()
         options = ort.SessionOptions()
+        options.graph_optimization_level = LEVELS[wanted.graph_level]
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                str(path),
+                sess_options=options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=list(wanted.disabled_optimizers) or None,
             )
         except Exception as error:  # ONNX Runtime's errors have no common base
             raise ConversionFailed(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from exporter.console import Console
 from exporter.errors import UsageError
-from exporter.pipeline import convert_file
+from exporter.files import convert_file
 from exporter.verbs.export import check_installed, export_options
 from service.repository.manifest import MODEL_FILE
 

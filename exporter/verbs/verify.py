@@ -4,7 +4,7 @@ import argparse
 
 from exporter.console import Console
 from exporter.errors import UsageError, table
-from exporter.pipeline import verify_file
+from exporter.files import verify_file
 from exporter.verbs.export import check_installed, export_options
 
 
