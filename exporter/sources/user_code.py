@@ -1,11 +1,12 @@
 """Which line of the user's own code something happened at: not one of torch's, not one of ours."""
 
+import inspect
 import re
 import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _OURS: Final = str(Path(__file__).resolve().parents[1])
 _LIBRARIES: Final = (sysconfig.get_path("stdlib"), _OURS, "<")
@@ -52,3 +53,20 @@ def line_in_text(text: str) -> str:
         if is_users(match["file"]):
             return f"{match['file']}:{match['line']}: {match['code'].strip()}"
     return ""
+
+
+def line_of(function: Any, pattern: str) -> str:
+    """Return "FILE:LINE: CODE" of the last line of a function of the user's where this is found.
+
+    Where none has, that of its definition; "" if it is not the user's or has no source.
+    """
+    try:
+        lines, first = inspect.getsourcelines(function)
+        file = inspect.getsourcefile(function) or ""
+    except (OSError, TypeError):
+        return ""
+    if not is_users(file):
+        return ""
+    found = [place for place, line in enumerate(lines) if re.search(pattern, line)]
+    place = found[-1] if found else 0
+    return f"{file}:{first + place}: {lines[place].strip()}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from exporter.errors import ConversionFailed
+from exporter.sources.user_code import line_of
 from service.errors import listed
 
 
@@ -33,10 +34,15 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             for now, then in buffers.values():
                 now.copy_(then)
     if changed:
+        owner, _, leaf = changed[0].rpartition(".")
+        line = line_of(
+            type(module.get_submodule(owner)).forward, rf"self\.{leaf}\s*([-+*/]?=|\.\w+_\()"
+        )
         raise ConversionFailed(
-            f"forward changes the buffer(s) {listed(changed)}, also in eval mode. ONNX keeps no "
-            "state between calls: pass the state in and out as tensors, or update it only "
-            "`if self.training`",
+            f"forward changes the buffer(s) {listed(changed)}, also in eval mode"
+            + (f"\n  at {line}" if line else "")
+            + "\n  ONNX keeps no state between calls: pass the state in and out as tensors, or "
+            "update it only `if self.training`.",
         )
 
 

@@ -16,6 +16,7 @@ from exporter.sources.pytorch.evaluation import evaluating
 from exporter.sources.pytorch.outputs import flatten, name_outputs, to_array
 from exporter.sources.pytorch.translate import explain_failure
 from exporter.sources.pytorch.weights import digest, fit, load_weights, refuse_nan
+from exporter.sources.user_code import line_of
 from service.tensors import Array, Tensors
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def opened(request: Request) -> Iterator[Opened]:
     refuse_nan(module.state_dict())
     with evaluating(module):
         returned = try_example(module, arguments, [item.example for item in inputs])
-        outputs = name_outputs(returned, arguments.names, request.output_names)
+        outputs = _named(module, returned, arguments.names, request.output_names)
 
         def run(tensors: Tensors) -> Sequence[Array]:
             arrays = [tensors[name] for name in arguments.names]
@@ -84,3 +85,17 @@ def try_example(module: torch.nn.Module, arguments: Arguments, examples: Sequenc
         way_out = "Do the example inputs have the shape and type that forward expects?"
         situation = "with the example inputs"
         raise ConversionFailed(explain_failure(error, situation, way_out)) from error
+
+
+def _named(
+    module: torch.nn.Module,
+    returned: Any,
+    input_names: Sequence[str],
+    names: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """Return the names of the outputs; say where forward returns what cannot be one."""
+    try:
+        return name_outputs(returned, input_names, names)
+    except ConversionFailed as error:
+        line = line_of(type(module).forward, r"\breturn\b")
+        raise ConversionFailed(f"{error}\n  at {line}" if line else str(error)) from error

@@ -99,11 +99,11 @@ def _children(prefix: str, value: Any) -> list[tuple[str, Any]]:
         first = prefix or "output"
         start = "" if prefix else f"{first}_"
         return [(f"{start}{index}", item) for index, item in enumerate(value)]
-    where = f"as '{prefix}'" if prefix else "from forward"
+    where = f" as '{prefix}'" if prefix else ""
     way_out = "leave it out, or make it a tensor with a batch axis"
     if type(value).__name__.endswith("Cache"):
         way_out = "switch it off with use_cache=False in the configuration of the model"
     raise ConversionFailed(
-        f"forward returned {type(value).__name__} {where}; a served model returns tensors only: "
+        f"forward returned {type(value).__name__}{where}; a served model returns tensors only: "
         f"{way_out}",
     )
