@@ -23,6 +23,8 @@ from service.tensors import Array, Tensors
 
 _MIN_OPSET: Final = 18  # from it on Resize takes axes and ReduceL2 takes them as an input
 _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+# Height and width of what is resized: both larger, one of each, as they are, both smaller.
+_SIZES: Final = ((2.3, 1.4), (0.6, 1.7), (1.0, 1.0), (0.4, 0.3))
 _HEIGHT, _WIDTH = "height", "width"
 
 
@@ -87,10 +89,11 @@ def processed_cases(
     """
     random = np.random.default_rng(seed)
     found = []
-    for case in cases:
+    for index, case in enumerate(cases):
         inputs = dict(case.inputs)
         if processing.changes_input:
-            inputs[input_name] = _raw(processing, case.inputs[input_name], random)
+            like = case.inputs[input_name]
+            inputs[input_name] = _raw(processing, like, _SIZES[index % len(_SIZES)], random)
         fed = {**inputs}
         if processing.changes_input:
             fed[input_name] = preprocess(processing, inputs[input_name])
@@ -256,12 +259,19 @@ class _After:
         return name
 
 
-def _raw(processing: Processing, like: Array, random: np.random.Generator) -> Array:
-    """Return random data as a client sends it, for an input of the model of this shape."""
+def _raw(
+    processing: Processing, like: Array, factors: tuple[float, float], random: np.random.Generator
+) -> Array:
+    """Return random data as a client sends it, for an input of the model of this shape.
+
+    factors: of height and width, where images are resized.
+    """
     shape = list(like.shape)
     if processing.resize:
-        # Sizes of which one grows and one shrinks, and neither is a multiple.
-        shape[2:] = [2 * shape[2] + 3, max(1, shape[3] // 2 + 1)]
+        shape[2:] = [
+            max(1, round(extent * factor))
+            for extent, factor in zip(processing.resize, factors, strict=True)
+        ]
     if processing.layout == "nhwc":
         shape = [shape[0], *shape[2:], shape[1]]
     if processing.uint8:

@@ -47,6 +47,8 @@ def test_the_graph_computes_what_numpy_computes(wanted: Processing, tmp_path: Pa
         input_name="x", output_name="y",
     )  # fmt: skip
     assert [case.rows for case in todo] == [1, 2, 3, 16]
+    sizes = {case.inputs["x"].shape[1:] for case in todo}
+    assert len(sizes) == (4 if wanted.resize else 1)
     for case in todo:
         got = _outputs(session, case.inputs)
         assert set(got) == set(case.outputs)

@@ -20,13 +20,15 @@ from exporter.processing import (
     resized,
 )
 
-_RANDOM = np.random.default_rng(0)
+
+def _random() -> np.random.Generator:
+    return np.random.default_rng(0)  # in each test: their order is random
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 9), (3, 3), (17, 4), (1, 1)])
 def test_resize_is_that_of_torch(size: tuple[int, int]) -> None:
     """Bilinear between pixel centres, larger and smaller."""
-    images = _RANDOM.random((2, 3, 8, 6), np.float32)
+    images = _random().random((2, 3, 8, 6), np.float32)
     want = torch.nn.functional.interpolate(torch.from_numpy(images), size=size, mode="bilinear")
     np.testing.assert_allclose(resized(images, size), want.numpy(), atol=1e-6)
 
@@ -34,7 +36,7 @@ def test_resize_is_that_of_torch(size: tuple[int, int]) -> None:
 def test_bytes_are_scaled_and_normalised_by_channel() -> None:
     """As every image model is trained: x / 255, minus mean, over deviation, channel by channel."""
     wanted = Processing(uint8=True, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), layout="nhwc")
-    images = _RANDOM.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    images = _random().integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
     got = preprocess(wanted, images)
     want = (images / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     assert (got.shape, str(got.dtype)) == ((2, 3, 4, 5), "float32")
@@ -43,7 +45,7 @@ def test_bytes_are_scaled_and_normalised_by_channel() -> None:
 
 def test_scores_become_probabilities_and_the_best_of_them() -> None:
     """Softmax and top-k as torch has them, and other outputs stay."""
-    scores = _RANDOM.standard_normal((4, 7)).astype(np.float32) * 5
+    scores = _random().standard_normal((4, 7)).astype(np.float32) * 5
     outputs = {"logits": scores, "other": scores[:, :1]}
     got = postprocess(Processing(softmax=True, top_k=3), outputs, "logits")
     want = torch.softmax(torch.from_numpy(scores), dim=1).topk(3)
@@ -61,7 +63,7 @@ def test_scores_become_probabilities_and_the_best_of_them() -> None:
 )
 def test_sigmoid_and_norm_are_those_of_torch(wanted: Processing, function: Any) -> None:
     """A row of zeros has no direction and stays zero."""
-    scores = _RANDOM.standard_normal((4, 7)).astype(np.float32)
+    scores = _random().standard_normal((4, 7)).astype(np.float32)
     scores[0] = 0
     got = postprocess(wanted, {"y": scores}, "y")["y"]
     np.testing.assert_allclose(got, function(torch.from_numpy(scores)).numpy(), atol=1e-6)

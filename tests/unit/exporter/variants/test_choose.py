@@ -18,8 +18,7 @@ from exporter.variants.subject import Predict
 from service.tensors import Tensors
 from tests.unit.exporter.graphs import cases, convolution, linear, plain
 
-_RANDOM = np.random.default_rng(0)
-_DATA = {"x": _RANDOM.random((64, 16), np.float32)}
+_DATA = {"x": np.random.default_rng(0).random((64, 16), np.float32)}
 
 
 def _timer(**ratios: float) -> Callable[[Sequence[Entry], Sequence[Tensors]], list[Timing]]:
@@ -98,7 +97,7 @@ def test_dynamic_int8_on_a_convolution_is_refused(tmp_path: Path) -> None:
 
 def test_a_slow_static_convolution_is_refused_by_the_speed_gate(tmp_path: Path) -> None:
     """What is right and slow is not published."""
-    data = {"x": _RANDOM.random((16, 3, 8, 8), np.float32)}
+    data = {"x": np.random.default_rng(0).random((16, 3, 8, 8), np.float32)}
     with pytest.raises(GateFailed, match=r"int8-static is not published: .*0\.50x"):
         compress(convolution(tmp_path / "m.onnx"), tmp_path, cases=cases(3, 8, 8),
                  request="int8-static", calibration=data,
@@ -197,6 +196,45 @@ def test_a_graph_without_layers_has_nothing_to_try(tmp_path: Path) -> None:
     """Auto says so."""
     choice = compress(plain(tmp_path / "m.onnx"), tmp_path, cases=cases(4))
     assert "nothing was tried" in choice.report.reason
+
+
+def _normed(path: Path) -> Path:
+    """Write a linear graph with a LayerNormalization, for which session options are tried."""
+    model = onnx.load(str(linear(path, (16, 32, 4))))
+    for name in ("scale", "offset"):
+        array = np.ones(32, np.float32) if name == "scale" else np.zeros(32, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    norm = onnx.helper.make_node("LayerNormalization", ["h0", "scale", "offset"], ["n0"])
+    model.graph.node[1].input[0] = "n0"
+    model.graph.node.insert(1, norm)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "optimizers"),
+    [
+        (1.2, 1.1, ("SkipLayerNormFusion",)),
+        (1.02, 1.01, ()),
+        (1.2, 0.8, ()),
+    ],
+)
+def test_session_options_are_recommended_where_they_gain(
+    ratio: float, low: float, optimizers: tuple[str, ...], tmp_path: Path
+) -> None:
+    """More than noise, and not only in the median."""
+
+    def time(entries: Sequence[Entry], feeds: Sequence[Tensors]) -> list[Timing]:
+        return [
+            Timing(index, len(feed["x"]), 1.0, ratio, low, 2.0)
+            if entry.options.disabled_optimizers and entry.path == entries[0].path
+            else Timing(index, len(feed["x"]), 1.0, 1.0, 1.0, 1.0)
+            for feed in feeds
+            for index, entry in enumerate(entries)
+        ]
+
+    choice = compress(_normed(tmp_path / "m.onnx"), tmp_path, cases=cases(16), timer=time)
+    assert (choice.variant, choice.session.disabled_optimizers) == ("fp32", optimizers)
 
 
 def test_none_measures_nothing(tmp_path: Path) -> None:
