@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final, TypeVar
 from service.cli.bench.stability import WINDOWS, most_windows
 from service.cli.connection import ADDRESS_HELP, add_tls_flags, default_address
 from service.cli.usage import UsageError
+from service.tensors import BY_WIRE, TensorSpec
 
 _IN_FLIGHT: Final = (1, 2, 4, 8, 16, 32, 64)
 _PER_CONNECTION: Final = 100  # calls at once that any server allows on a connection
@@ -25,6 +27,7 @@ p99. Latency counts from when a request was to be sent, so with --rate the time 
 the client is part of it. More in docs/benchmarking.md.
 exit code: 0 measured, 1 the server is not there or refused, 2 wrong usage, 3 requests failed
 """
+_INPUT: Final = re.compile(r"(?P<name>.+):(?P<type>\w+)\[(?P<shape>((-1|\d+)(,(-1|\d+))*)?)\]")
 N = TypeVar("N", int, float)
 
 
@@ -40,6 +43,8 @@ class Plan:
     streams: int  # 0: unary calls
     rows: int
     shapes: dict[str, tuple[int, ...]]
+    inputs: tuple[TensorSpec, ...]  # (): those that the server declares
+    headers: tuple[tuple[str, str], ...]
     data: str  # "": random inputs
     seed: int
     connections: int  # 0: as many as the load needs
@@ -73,7 +78,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shape of an input that has free axes; repeatable",
     )
     group.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:TYPE[N,N]",
+        help="an input, where the server does not declare them; -1: any extent; repeatable",
+    )
+    group.add_argument(
         "--data", default="", metavar="FILE", help="real inputs: .npz, .npy or JSON, by input"
+    )
+    group.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="metadata of every call, as an access token; repeatable",
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of inputs and arrivals")
     group = parser.add_argument_group("load")
@@ -161,6 +180,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         streams=(arguments.streams or 1) if arguments.stream else 0,
         rows=arguments.rows,
         shapes=_shapes(arguments.shape),
+        inputs=_inputs(arguments.input),
+        headers=tuple(_header(text) for text in arguments.header),
         data=arguments.data,
         seed=arguments.seed,
         connections=arguments.connections,
@@ -186,6 +207,28 @@ def _shapes(given: list[str]) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--shape {text}: expected NAME=N,N,..., each NAME once")
         shapes[name] = shape
     return shapes
+
+
+def _inputs(given: list[str]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for text in given:
+        match = _INPUT.fullmatch(text)
+        if match is None or match["type"] not in BY_WIRE:
+            raise UsageError(
+                f"--input {text}: expected NAME:TYPE[N,N,...], -1 for any extent, TYPE one of "
+                f"{', '.join(BY_WIRE)}"
+            )
+        extents = match["shape"].split(",") if match["shape"] else []
+        shape = tuple(int(extent) for extent in extents)
+        specs.append(TensorSpec(match["name"], BY_WIRE[match["type"]], shape))
+    return tuple(specs)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise UsageError(f"--header {text}: expected NAME=TEXT")
+    return name, value
 
 
 def _check_writable(flag: str, path: str | None) -> None:

@@ -65,7 +65,7 @@ def measure(
         begun.append(load.take())
     finally:
         load.stop(_STOP_S)
-    if begun and (end == "interrupted" or not windows):
+    if begun:  # too few answers, but maybe because the server has gone: it counts
         windows.append(_joined(begun))
     return Measured(_joined(windows[-WINDOWS:]), end, len(windows))
 

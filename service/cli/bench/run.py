@@ -39,6 +39,7 @@ from service.cli.inputs import gather
 from service.cli.usage import UsageError
 from service.errors import dims
 from service.pb import grpc_service_pb2 as pb
+from service.tensors import TensorSpec
 
 _FAILED: Final = 3
 _INTERRUPTED: Final = 130  # what shells give for SIGINT
@@ -57,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     if arguments.plot:
         plot.check_matplotlib()
-    server = Server(plan.address, peer_of(plan.address, arguments))
+    server = Server(plan.address, peer_of(plan.address, plan.headers, arguments))
     model = plan.model or server.only_model()
-    metadata = server.metadata(model, plan.version)
-    messages = _messages(plan, model, metadata)
+    specs = list(plan.inputs) or specs_of(server.metadata(model, plan.version))
+    messages = _messages(plan, model, specs)
     if not plan.streams:
         _try_one(server, messages)
     bench = _Bench(plan, server, model, messages)
@@ -174,8 +175,7 @@ def _loads(plan: Plan) -> Iterator[Load]:
         yield Load(None, per_second, min(connections, plan.streams or connections), plan.streams)
 
 
-def _messages(plan: Plan, model: str, metadata: pb.ModelMetadataResponse) -> Messages:
-    specs = specs_of(metadata)
+def _messages(plan: Plan, model: str, specs: list[TensorSpec]) -> Messages:
     if plan.data:
         inputs = split_rows(gather([plan.data], {}, specs), specs, plan.rows)
     else:

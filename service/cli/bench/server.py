@@ -2,6 +2,7 @@
 
 import argparse
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,13 +63,13 @@ class Server:
         self.peer = peer
 
     def only_model(self) -> str:
-        """Return the name of the only model. Raises UsageError if there are others."""
+        """Return the name of the only model. Raises UsageError if it cannot be told."""
         try:
             names = sorted({entry.name for entry in self._index()})
         except RequestRefused as error:
-            if error.code is not Code.UNIMPLEMENTED:
-                raise
-            raise UsageError("--model is missing, and the server does not list its own") from None
+            raise UsageError(
+                f"--model is missing, and the server does not list its models: {error}"
+            ) from None
         if len(names) != 1:
             raise UsageError(f"--model is missing; the server has {listed(names)}")
         return names[0]
@@ -126,7 +127,15 @@ class Server:
 
 
 def specs_of(metadata: pb.ModelMetadataResponse) -> list[TensorSpec]:
-    """Return the inputs of a model. Raises UsageError for a datatype that nobody here knows."""
+    """Return the inputs of a model.
+
+    Raises UsageError if the server declares none, or a datatype that nobody here knows.
+    """
+    if not metadata.inputs:
+        raise UsageError(
+            f"the server does not declare the inputs of model '{metadata.name}': give each as "
+            "--input NAME:TYPE[N,N]"
+        )
     unknown = [each.datatype for each in metadata.inputs if each.datatype not in BY_WIRE]
     if unknown:
         raise UsageError(
@@ -152,8 +161,8 @@ def native_client() -> Any:
     )
 
 
-def peer_of(address: str, arguments: argparse.Namespace) -> Any:
-    """Return the penstock_transport.Peer that the flags ask for.
+def peer_of(address: str, headers: Sequence[tuple[str, str]], arguments: argparse.Namespace) -> Any:
+    """Return the penstock_transport.Peer that the flags ask for. headers: of every call.
 
     Raises UsageError for flags that do not go together and files that cannot be used.
     """
@@ -174,6 +183,7 @@ def peer_of(address: str, arguments: argparse.Namespace) -> Any:
     try:
         return native_client().Peer(
             address,
+            metadata=headers,
             tls=uses_tls,
             tls_ca=ca,
             tls_certificate=arguments.tls_certificate or None,

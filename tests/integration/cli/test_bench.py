@@ -116,6 +116,17 @@ def test_rows_and_several_inputs(penstock: Run, both: RunningServer) -> None:
     assert level["rows_per_second"] == pytest.approx(5 * level["per_second"])
 
 
+def test_inputs_may_be_given(penstock: Run, both: RunningServer) -> None:
+    """What is declared by flag is sent, whatever the server declares; headers do no harm."""
+    flags = ("--model", "mlp", "--concurrency", "1", "--header", "x-token=secret")
+    document = bench(penstock, both.address, *flags, "--input", "X:FP32[2,784]")
+    assert document["target"]["inputs"] == "X [2,784]"
+    ran = penstock("bench", both.address, *flags, *_QUICK, "--input", "Z:FP32[2,784]")
+    assert (ran.code, "the first request was refused" in ran.err) == (1, True)
+    ran = penstock("bench", both.address, *flags, *_QUICK, "--header", "grpc-status=0")
+    assert (ran.code, 'metadata name "grpc-status" is reserved' in ran.err) == (2, True)
+
+
 @pytest.mark.parametrize("stream", [(), ("--stream",)], ids=["unary", "stream"])
 def test_failures_are_no_throughput(
     penstock: Run, both: RunningServer, tmp_path: Path, stream: tuple[str, ...]

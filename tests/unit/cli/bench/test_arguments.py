@@ -7,6 +7,7 @@ import pytest
 
 from service.cli.bench.arguments import Plan, add_arguments, plan_of
 from service.cli.usage import UsageError
+from service.tensors import FP32, INT64, TensorSpec
 
 
 def plan(*flags: str) -> Plan:
@@ -53,6 +54,13 @@ def test_shapes_and_limits_are_read() -> None:
     assert plan("--agreement", "5").agreement == pytest.approx(0.05)
 
 
+def test_inputs_and_headers_are_read() -> None:
+    """--input declares what the server does not; --header goes out as it is."""
+    made = plan("--input", "a:b:FP32[-1,784]", "--input", "n:INT64[]", "--header", "token=a=b")
+    assert made.inputs == (TensorSpec("a:b", FP32, (-1, 784)), TensorSpec("n", INT64, ()))
+    assert made.headers == (("token", "a=b"),)
+
+
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
@@ -63,6 +71,11 @@ def test_shapes_and_limits_are_read() -> None:
         (("--shape", "a=1,x"), "--shape a=1,x: expected"),
         (("--shape", "a=-1"), "--shape a=-1: expected"),
         (("--shape", "a=1", "--shape", "a=2"), "each NAME once"),
+        (("--input", "x"), "--input x: expected NAME:TYPE[N,N,...]"),
+        (("--input", "x:FP99[1]"), "TYPE one of BOOL, UINT8,"),
+        (("--input", "x:FP32[1,]"), "--input x:FP32[1,]: expected"),
+        (("--input", "x:FP32[-2]"), "--input x:FP32[-2]: expected"),
+        (("--header", "token"), "--header token: expected NAME=TEXT"),
         (("--max-s", "2"), "expected at least 3"),
         (("--json", "no/such/file"), "--json no/such/file: cannot be written: no/such is no"),
         (("--plot", "."), "--plot .: cannot be written: is a directory"),

@@ -49,6 +49,14 @@ def test_a_slow_server_gives_what_it_gives() -> None:
     assert (measured.end, measured.windows, measured.sample.answered) == ("not stable", 1, 12)
 
 
+def test_a_server_that_dies_is_not_left_out() -> None:
+    """A window that is never full, as nothing answers any more, is part of the result."""
+    dead = FakeSample(0, failures=[(14, 3, "gone")])
+    measured, _, _ = run(FakeSample(1000), FakeSample(5000), FakeSample(1000), dead, dead, dead)
+    assert (measured.end, measured.windows, measured.sample.answered) == ("not stable", 4, 6000)
+    assert (len(measured.sample.failures), measured.sample.seconds) == (3, 5.0)
+
+
 def test_a_load_that_only_fails_ends_early() -> None:
     """Three windows without an answer are enough."""
     failed = [FakeSample(0, failures=[(8, 500, "full")]) for _ in range(6)]
