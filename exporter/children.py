@@ -27,6 +27,7 @@ from typing import IO, Any, Final
 
 from exporter import errors
 from exporter.errors import ChildCrashed, ExportError
+from exporter.isolation import leave_network
 
 DEFAULT_TIMEOUT_S: Final = 600.0  # the largest models convert and load in minutes
 _LAST_LINES: Final = 12  # of what a crashed child wrote: enough for the end of a traceback
@@ -41,6 +42,7 @@ class _Call:
     arguments: tuple[Any, ...]
     wants_progress: bool
     memory_bytes: int | None
+    has_network: bool
     path: tuple[str, ...]
 
 
@@ -53,6 +55,7 @@ def run_child(  # noqa: PLR0913 (what to run, and the bounds it runs in)
     progress: Callable[[str], None] | None = None,
     memory_bytes: int | None = None,
     environment: Mapping[str, str] | None = None,
+    has_network: bool = True,
     error: type[ExportError] = ChildCrashed,
 ) -> Any:
     """Return what "package.module:function" makes of the arguments, in a child process.
@@ -60,14 +63,20 @@ def run_child(  # noqa: PLR0913 (what to run, and the bounds it runs in)
     Arguments and result must be picklable. what: the step in words, for messages.
     progress: is called with each line that the function passes to its own `progress` argument,
     which it must then have. memory_bytes: bound of the child's address space.
-    environment: variables that the child has besides ours.
+    environment: variables that the child has besides ours. has_network: False: the child leaves
+    the network before it does anything, where the system lets it.
     Raises what the function raises, if it is an ExportError; `error` if the child dies of a
     signal, lasts longer than timeout_s, runs out of memory, or fails in any other way.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-") as text:
         directory = Path(text)
         call = _Call(
-            function, tuple(arguments), progress is not None, memory_bytes, tuple(sys.path)
+            function,
+            tuple(arguments),
+            progress is not None,
+            memory_bytes,
+            has_network,
+            tuple(sys.path),
         )
         with (directory / "call.pickle").open("wb") as file:
             pickle.dump(call, file)
@@ -154,6 +163,8 @@ def serve(directory: Path, descriptor: int) -> None:
     with (directory / "call.pickle").open("rb") as file:
         call: _Call = pickle.load(file)  # noqa: S301 (written by our own parent)
     sys.path[:] = call.path
+    if not call.has_network:
+        leave_network()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is told; its core is of no use
     if call.memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (call.memory_bytes, call.memory_bytes))

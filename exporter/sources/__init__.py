@@ -18,7 +18,7 @@ from exporter.errors import ChildCrashed, ConversionFailed, PublishFailed
 from exporter.flow import Converted
 from exporter.progress import Progress, silent
 from exporter.sources.base import Opened, Request, refuse_weights, require
-from exporter.sources.detect import kind_of_object, kind_of_text, label_of
+from exporter.sources.detect import PYTHON_KIND, kind_of_object, kind_of_text, label_of
 from exporter.specs import examples_of
 from service.repository.manifest import MODEL_FILE
 
@@ -80,6 +80,8 @@ def _in_child(
         timeout_s=timeout_s,
         progress=say,
         environment={**_QUIET, **environment},
+        # The user's own code may fetch what it needs; a file has no business on the network.
+        has_network=kind_of_text(request.source).KIND == PYTHON_KIND,
     )
     return converted
 

@@ -53,6 +53,7 @@ _NOT_SOURCES: Final = {
     ".npz": "it holds arrays: say SOURCE that builds the model, and --sample with this file",
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z"), "unpack it first"),
 }
+PYTHON_KIND: Final = "model in Python"  # KIND of the user's own code
 _PYTHON_SOURCE: Final = re.compile(
     r"(?P<place>.+?\.py|[\w.]+):(?P<name>[^\W\d][\w.]*)(?:\((?P<arguments>.*)\))?", re.DOTALL
 )

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from exporter.errors import UsageError
 from exporter.sources.base import Opened, Request, refuse_weights, require
-from exporter.sources.detect import PYTHON_FORMS, kind_of_object, split_python
+from exporter.sources.detect import PYTHON_FORMS, PYTHON_KIND, kind_of_object, split_python
 
-KIND: Final = "model in Python"
+KIND: Final = PYTHON_KIND
 EXTRA: Final = "export"
 PACKAGES: Final[tuple[str, ...]] = ()  # that is for the user's code to say
 TAKES_WEIGHTS: Final = True

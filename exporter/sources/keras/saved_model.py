@@ -48,7 +48,8 @@ def opened(request: Request) -> Iterator[Opened]:
         text = " ".join(str(error).split())[:300]
         raise ConversionFailed(f"{path}: TensorFlow does not load it: {text}") from error
     function = _signature_function(path, loaded.signatures)
-    specs = function.structured_input_signature[1]
+    # TensorFlow gives them in another order in every process; a version is to be the same.
+    specs = dict(sorted(function.structured_input_signature[1].items()))
     signature = Signature(
         {name: _extents(spec) for name, spec in specs.items()},
         {name: np.dtype(spec.dtype.as_numpy_dtype) for name, spec in specs.items()},
@@ -59,7 +60,7 @@ def opened(request: Request) -> Iterator[Opened]:
 
     def call(*tensors: Any) -> list[tuple[str, Any]]:
         found: Mapping[str, Any] = function(**dict(zip(theirs, tensors, strict=True)))
-        return list(found.items())
+        return sorted(found.items())
 
     with opened_function(call, inputs, request) as source:
         yield replace(source, provenance={**source.provenance, "files_sha256": _digest(path)})

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +22,15 @@ def talk(progress: Callable[[str], None]) -> None:
     os.write(1, b"noise on stdout\n")
     os.write(2, b"noise on stderr\n")
     progress("two")
+
+
+def connect(port: int) -> str:
+    """Tell how a connection to a port of this machine goes."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    except OSError as error:
+        return type(error).__name__
+    return "connected"
 
 
 def refuse() -> None:

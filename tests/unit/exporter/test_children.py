@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,16 @@ def test_progress_passes_through_while_noise_does_not(capfd: pytest.CaptureFixtu
     assert run_child(f"{_HERE}:talk", what="talking", progress=lines.append) is None
     assert lines == ["one", "two"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_child_can_be_without_a_network() -> None:
+    """Where the system lets it, a child that is to have no network reaches not even this one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert run_child(f"{_HERE}:connect", [port], what="connecting") == "connected"
+        outcome = run_child(f"{_HERE}:connect", [port], what="connecting", has_network=False)
+    can_leave = run_child("exporter.isolation:leave_network", what="asking")
+    assert (outcome != "connected") is can_leave
 
 
 def test_an_error_of_ours_keeps_its_type_and_text() -> None:
