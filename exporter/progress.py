@@ -3,14 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from exporter.errors import ExportError
-
-# In this order; `load` and `convert` are one step where a child process does both.
-STEPS: Final = (
-    "load", "convert", "strip", "check", "verify", "variants", "processing", "publish",
-)  # fmt: skip
 
 Progress: TypeAlias = Callable[[str], None]
 
