@@ -7,7 +7,7 @@ there and back (A B C C B A), beginning with another one in each round, so that 
 noisy for all of them, and one that gets slower favours none. How many requests a case sends is set
 by a first, uncounted visit. Ratios are to the yardstick (benchmarks/yardstick.py) of the same
 round. CPU is that of all processes of a server. The figures are written to out/bench/compare.json,
-for benchmarks/report.py.
+for benchmarks/report.py, unless only some workloads or servers were asked for.
 """
 
 import argparse
@@ -245,8 +245,8 @@ def main() -> None:
             for workload, cases in results.items()
         },
     }
-    path = arguments.directory / "compare.json"
-    path.write_text(json.dumps(document, indent=1))
+    if not (arguments.workload or arguments.server):
+        (arguments.directory / "compare.json").write_text(json.dumps(document, indent=1))
     print(table(document))
 
 

@@ -29,7 +29,8 @@ def latency_at(
     try:
         (level,) = json.loads(run.stdout)["levels"]
     except ValueError:
-        raise SystemExit(f"penstock bench failed: {run.stderr[-500:]}") from None
+        reason = run.stderr.strip().rpartition("\n")[2]
+        raise SystemExit(f"penstock bench failed: {reason}") from None
     if level["failed"]:
         raise SystemExit(f"penstock bench: {level['failed']} requests failed: {level['failures']}")
     latency = level["latency"]

@@ -3,7 +3,8 @@
     python -m benchmarks.limits out/bench [--rounds 3] [--only idle ...]
 
 Each figure starts a server of its own on the digits-sized MLP. Prints a table, writes
-out/bench/limits.json for benchmarks/report.py, and ends with exit code 1 if a figure was missed.
+out/bench/limits.json for benchmarks/report.py unless only some were asked for, and ends with exit
+code 1 if a figure was missed.
 Latencies are compared in alternating rounds, as medians.
 """
 
@@ -25,7 +26,7 @@ from typing import Final
 
 from benchmarks.contenders import Job, penstock
 from benchmarks.latency import latency_at
-from benchmarks.load import Case, Requests, drive
+from benchmarks.load import CannotServe, Case, Requests, drive
 from benchmarks.machine import describe_machine, wake_up_delays_ms
 from benchmarks.ports import free_port
 from benchmarks.processes import Server
@@ -247,6 +248,15 @@ FIGURES: Final[dict[str, Callable[[Context], Figure]]] = {
 }
 
 
+def attempt(figure: Callable[[Context], Figure], context: Context) -> Figure:
+    """Measure one; what fails is said in its place, and the others go on."""
+    try:
+        return figure(context)
+    except (CannotServe, OSError, SystemExit) as error:
+        name = (figure.__doc__ or "").rstrip(".")
+        return Figure(name, "-", f"not measured: {error}", reached=False)
+
+
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Limits that Penstock must keep within.")
@@ -262,14 +272,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         context = Context(arguments.directory, Path(scratch), arguments.rounds)
         for name in arguments.only or FIGURES:
-            figures.append(figure := FIGURES[name](context))
+            figures.append(figure := attempt(FIGURES[name], context))
             print(f"{figure.name}: {figure.measured}, wanted {figure.wanted}", file=sys.stderr)
     document = {
         "machine": machine,
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "figures": [asdict(figure) for figure in figures],
     }
-    (arguments.directory / "limits.json").write_text(json.dumps(document, indent=1))
+    if not arguments.only:
+        (arguments.directory / "limits.json").write_text(json.dumps(document, indent=1))
     print("\n".join(limits_table(document)))
     return 0 if all(figure.reached for figure in figures) else 1
 

@@ -32,6 +32,10 @@ are to the yardstick of the same round, a plain `grpc.aio` servicer that parses,
 (`benchmarks/yardstick.py`), with their range in brackets. CPU is that of all processes of a server,
 for each row. Read the ratios: the machine has neighbours. How it is done:
 `benchmarks/compare.py`. `make bench-peers` installs the peers.
+
+The peers run as is best for one small model: Triton's dynamic batcher without a delay, MLServer
+without worker processes, KServe with one worker. What a server cannot do, or a peer that is not
+installed, is listed below the table.
 """
 _LEGEND: Final = "rows/s · ratio to the yardstick (range) · CPU us a row"
 _OF_LIMIT: Final = "; in the last column, the ratio to ONNX Runtime in process"
