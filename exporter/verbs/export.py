@@ -87,11 +87,16 @@ def compression_options(arguments: argparse.Namespace) -> dict[str, Any]:
     from exporter.specs import read_samples  # noqa: PLC0415
 
     sets = [read_samples(path, "--calibration") for path in arguments.calibration or ()]
+    gate = Gate.parse(arguments.gate) if arguments.gate else None
+    unused = [f"--{name}" for name in ("calibration", "evaluate", "gate")
+              if getattr(arguments, name) and arguments.quantize == "none"]  # fmt: skip
+    if unused:
+        raise UsageError(f"{unused[0]} is for variants, and none is to be made: --quantize auto")
     return {
         "quantize": arguments.quantize,
         "calibration": sets or None,
         "evaluate": load_function(arguments.evaluate) if arguments.evaluate else None,
-        "gate": Gate.parse(arguments.gate) if arguments.gate else None,
+        "gate": gate,
         "device": arguments.device,
         "processing": from_options({**vars(arguments), "labels": None}),  # they are checked apart
         "processed": (arguments.process_input, arguments.process_output),

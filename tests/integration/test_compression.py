@@ -153,6 +153,7 @@ def broken(predict):
         (["--quantize", "auto", "--evaluate", "METRIC:broken"], 2, "raised KeyError: 'scores'"),
         (["--quantize", "auto", "--evaluate", "METRIC:gone"], 2, "has no 'gone'"),
         (["--gate", "speed=2"], 2, "'speed=2' is no condition"),
+        (["--gate", "speedup=2"], 2, "--gate is for variants, and none is to be made"),
         (["--resize", "8x8"], 2, "only images"),
         (["--top-k", "11"], 2, "top-k is 11, but 'y' has 4"),
         (["--softmax", "--sigmoid"], 2, "exclude each other"),
