@@ -1,7 +1,7 @@
 """What `penstock inspect` says of one version, as text and as JSON. Knows no file and no server."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from service.errors import dims
@@ -70,6 +70,8 @@ class Description:
                 }
                 for entry in (manifest.parity if manifest else ())
             ],
+            "variant": manifest.variant if manifest else "",
+            "axes": [asdict(axis) for axis in (manifest.axes if manifest else ())],
             "producer": dict(manifest.producer) if manifest else {},
             "queue": queue_of(self.config) if self.config else {},
             "notes": list(self.notes),
@@ -88,6 +90,8 @@ class Description:
             ("threads", _threads(self.config)),
             ("size", _size(self.size_bytes) if self.size_bytes else ""),
             ("digests", self.digests),
+            ("variant", _variant(self.manifest)),
+            ("axes", _axes(self.manifest)),
             ("parity", _parity(self.manifest)),
             ("made by", _producer(self.manifest)),
             ("note", "; ".join(self.notes)),
@@ -169,6 +173,29 @@ def _parity(manifest: Manifest | None) -> str:
         f"at batch {', '.join(map(str, batches))}: worst difference {worst.max_abs:.2g} absolute, "
         f"{worst.max_rel:.2g} relative ('{worst.output}'), allowed "
         f"{manifest.tolerance.relative:g} relative"
+    )
+
+
+def _variant(manifest: Manifest | None) -> str:
+    """Return what the exporter made of the model, "" if it is the model as it was."""
+    if manifest is None:
+        return ""
+    session = manifest.session
+    parts = [] if manifest.variant == "source" else [manifest.variant]
+    if session.graph_level != "all":
+        parts.append(f"graph optimised at level {session.graph_level}")
+    if session.disabled_optimizers:
+        parts.append(f"without {', '.join(session.disabled_optimizers)}")
+    return "; ".join(parts)
+
+
+def _axes(manifest: Manifest | None) -> str:
+    """Return the free axes besides the batch, which has a line of its own."""
+    return "; ".join(
+        f"{axis.name} {axis.low} to {axis.high or 'any'}, proved at "
+        f"{', '.join(map(str, axis.proved))}"
+        for axis in (manifest.axes if manifest is not None else ())
+        if axis.name != "batch"
     )
 
 

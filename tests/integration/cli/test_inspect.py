@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.repository.manifest import MODEL_FILE, Manifest, Parity, sha256_of
+from service.repository.manifest import (
+    MODEL_FILE,
+    Axis,
+    Manifest,
+    Parity,
+    SessionOptions,
+    sha256_of,
+)
 from service.tensors import FP32, TensorSpec
 from tests.support import models
 from tests.support.commands import NOBODY, Run
@@ -87,6 +94,9 @@ def test_inspect_a_manifest(penstock: Run, tmp_path: Path) -> None:
         files={MODEL_FILE: sha256_of(path)},
         parity=(Parity(1, "Y", 1e-7, 2e-7), Parity(16, "Y", 3e-7, 4e-7)),
         producer={"torch": "2.13.0"},
+        variant="int8-static",
+        session=SessionOptions("extended", ("SkipLayerNormFusion",)),
+        axes=(Axis("batch", {"X": 0}, 1, 16, (1, 16)), Axis("length", {"X": 1}, 1, 0, (5, 9))),
     )
     (path.parent / "manifest.json").write_text(manifest.to_json())
     text = penstock("inspect", tmp_path / "m").out
@@ -94,6 +104,8 @@ def test_inspect_a_manifest(penstock: Run, tmp_path: Path) -> None:
     assert "  digests    ok (1 files)" in text
     assert "at batch 1, 16: worst difference 3e-07 absolute, 4e-07 relative ('Y')" in text
     assert "  made by    torch 2.13.0" in text
+    assert "  variant    int8-static; graph optimised at level extended; without Skip" in text
+    assert "  axes       length 1 to any, proved at 5, 9" in text
     path.write_bytes(models.mlp(seed=8))
     ran = penstock("inspect", tmp_path / "m")
     assert (ran.code, "checksum mismatch" in ran.out) == (1, True)
