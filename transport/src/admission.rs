@@ -231,7 +231,9 @@ mod tests {
                 12,
             ),
         ) {
-            prop_assume!(path.parse::<http::Uri>().is_ok());
+            if path.parse::<http::Uri>().is_err() {
+                return Ok(()); // h2 has refused it
+            }
             let core = core();
             let headers: Vec<_> =
                 names.iter().map(String::as_str).zip(values.iter().map(Vec::as_slice)).collect();
