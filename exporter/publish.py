@@ -86,28 +86,46 @@ def publish(
     config: text of a config.pbtxt for the model, written with the labels unless there is one.
     Raises PublishFailed if the version exists or the file system refuses.
     """
-    model, files = stage.model, stage.files
+    placed: list[Path] = []
     try:
-        digests = {path.name: sha256_of(path) for path in sorted(files.iterdir())}
-        manifest = replace(manifest, files=digests)
-        for path in files.iterdir():
-            path.chmod(0o644)
-            _sync(path)
-        for _ in range(_ATTEMPTS):
-            number = _free_version(model, version)
-            manifest = replace(manifest, version=number)
-            _write_manifest(files, manifest)
-            if key is not None:  # anew for each number: the manifest says it
-                (files / SIGNATURE_FILE).unlink(missing_ok=True)
-                key.sign(files, name=str(number))
-            if config is not None:
-                _place_config(stage, config, manifest)
-            if _rename(files, model / str(number)):
-                _sync(model)
-                _sync(model.parent)
-                return model / str(number), manifest
-    except OSError as error:
-        raise _refusal(model, error) from error
+        return _publish(stage, manifest, version, key, config, placed)
+    except BaseException as error:
+        for path in placed:  # no version came of it that they could be for
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _refusal(stage.model, error) from error
+        raise
+
+
+def _publish(
+    stage: Stage,
+    manifest: Manifest,
+    version: int | None,
+    key: PrivateKey | None,
+    config: str | None,
+    placed: list[Path],
+) -> tuple[Path, Manifest]:
+    """Publish; note in `placed` what was written beside the versions."""
+    model, files = stage.model, stage.files
+    digests = {path.name: sha256_of(path) for path in sorted(files.iterdir())}
+    manifest = replace(manifest, files=digests)
+    for path in files.iterdir():
+        path.chmod(0o644)
+        _sync(path)
+    for _ in range(_ATTEMPTS):
+        number = _free_version(model, version)
+        manifest = replace(manifest, version=number)
+        _write_manifest(files, manifest)
+        if key is not None:  # anew for each number: the manifest says it
+            (files / SIGNATURE_FILE).unlink(missing_ok=True)
+            key.sign(files, name=str(number))
+        if config is not None:
+            _place_config(stage, config, manifest, placed)
+        if _rename(files, model / str(number)):
+            placed.clear()
+            _sync(model)
+            _sync(model.parent)
+            return model / str(number), manifest
     raise PublishFailed(f"{model}: other exports took {_ATTEMPTS} versions meanwhile; try again")
 
 
@@ -159,7 +177,7 @@ def _free_version(model: Path, version: int | None) -> int:
     return version
 
 
-def _place_config(stage: Stage, config: str, manifest: Manifest) -> None:
+def _place_config(stage: Stage, config: str, manifest: Manifest, placed: list[Path]) -> None:
     """Write config.pbtxt and the labels that it names, unless there is one: that is the user's."""
     if (stage.model / CONFIG_FILE).exists():
         return
@@ -172,6 +190,7 @@ def _place_config(stage: Stage, config: str, manifest: Manifest) -> None:
         _sync(part)
         with suppress(FileExistsError):
             os.link(part, stage.model / name)  # unlike a rename, it takes nothing's place
+            placed.append(stage.model / name)
         part.unlink()
 
 

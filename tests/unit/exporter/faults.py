@@ -1,11 +1,11 @@
 """Publishes again and again, with a fault at each step in turn; run as a program.
 
-    python -m tests.unit.exporter.faults MODE DIRECTORY
+    python -m tests.unit.exporter.faults MODE VERSIONS DIRECTORY
 
 MODE kill: the process is killed at the n-th operation on a file; full: from the n-th on, nothing
-can be created; limit: no file may grow beyond n * 400 bytes. DIRECTORY/n gets a repository with one
-version in it, and the attempt to publish a second. The last line of stdout is a JSON list: how
-each attempt ended.
+can be created; limit: no file may grow beyond n * 400 bytes. DIRECTORY/n gets a repository with so
+many versions in it, 0 or 1, and the attempt to publish another. The last line of stdout is a JSON
+list: how each attempt ended.
 """
 
 import errno
@@ -112,12 +112,13 @@ def _only_reads(event: str, arguments: tuple[Any, ...]) -> bool:
 
 def main() -> None:
     """Go through the faults until one attempt met none."""
-    mode, root = sys.argv[1], Path(sys.argv[2])
+    mode, versions, root = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     key, _ = write_keys(root)
     ended = []
     for number in range(1, _MOST):
         repository = root / str(number)
-        publish_one(repository, key)
+        for _ in range(versions):
+            publish_one(repository, key)
         ended.append(attempt(mode, number, repository, key))
         if ended[-1] == _PUBLISHED:
             break

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.repository.layout import Repository
+from service.errors import RepositoryError
+from service.repository.layout import ModelSource, Repository
 from service.repository.manifest import check_files, read_manifest
 from service.repository.model_config import read_config
 from service.repository.signing import PublicKey
@@ -17,9 +18,10 @@ from tests.support.versions import publish_mlp
 _ROOT = Path(__file__).parents[3]
 
 
-def _run(mode: str, directory: Path) -> list[int]:
+def _run(mode: str, directory: Path, versions: int = 1) -> list[int]:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.unit.exporter.faults", mode, str(directory)],
+        [sys.executable, "-m", "tests.unit.exporter.faults", mode, str(versions),
+         str(directory)],
         cwd=_ROOT, check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
@@ -65,3 +67,32 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, mode: str) -> None:
         directory = tmp_path / str(number) / "m"
         assert _check_whole(tmp_path / str(number), tmp_path / "key.pub") == [1]
         assert sorted(e.name for e in directory.iterdir()) == ["1", "config.pbtxt", "labels.txt"]
+
+
+def test_a_full_disk_at_the_first_version_leaves_no_directory(tmp_path: Path) -> None:
+    """Neither the directory of the model nor its config.pbtxt stays without a version."""
+    ended = _run("full", tmp_path, versions=0)
+    assert len(ended) > 20
+    assert set(ended[:-1]) == {9}
+    left = [path for n in range(1, len(ended)) for path in (tmp_path / str(n)).rglob("*")]
+    assert left == []
+
+
+def test_a_kill_at_the_first_version_shows_no_half_of_it(tmp_path: Path) -> None:
+    """What is left is no version to a server, and the next export makes one."""
+    ended = _run("kill", tmp_path, versions=0)
+    for number in range(1, len(ended)):
+        repository = tmp_path / str(number)
+        try:
+            assert _check_whole(repository, tmp_path / "key.pub") in ([], [1])
+        except RepositoryError as error:
+            assert "no such file" in str(error) or "holds no model" in str(error)  # noqa: PT017
+        assert [m.name for m in _models(repository)] in ([], ["m"])
+    assert publish_mlp(tmp_path / "30")[0].name == "1"
+
+
+def _models(repository: Path) -> list[ModelSource]:
+    try:
+        return Repository(repository).scan()
+    except RepositoryError:
+        return []
