@@ -4,15 +4,21 @@ import signal
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 from service.pb.grpc_service_pb2 import ServerLiveRequest
+from service.tensors import FP32
 from tests.integration.conftest import Serve
 from tests.support import models
 from tests.support.certificates import Authority
+from tests.support.http2 import RawClient, framed
+from tests.support.requests import one, raw_request
 from tests.support.servers import run_serve
-from tests.support.stub import WAIT_S, Stub
+from tests.support.stub import SERVICE, WAIT_S, Stub
 from tests.support.waiting import eventually
+
+INFER = f"{SERVICE}/ModelInfer".encode()
 
 
 @pytest.fixture
@@ -54,6 +60,24 @@ def test_limits_of_the_flags_hold(serve: Serve, repository: Path) -> None:
         assert server.sample("penstock_transport_calls_total") >= 2
         if "transport: native" in server.log.read_text():
             assert server.sample("penstock_transport_refused_total", reason="headers") == 1
+
+
+def test_replies_of_models_are_compressed(serve: Serve, tmp_path: Path) -> None:
+    """With --compression gzip large answers are compressed, each time, for those who take it."""
+    models.publish(tmp_path, "identity_fp32", models.identity(FP32))
+    request = raw_request("identity_fp32", one(FP32, np.zeros((1, 50_000), np.float32)))
+    message = request.SerializeToString()
+    with serve(tmp_path, "--compression", "gzip") as server, RawClient(server.address) as client:
+        for accepted, flag in (("gzip", 1), ("gzip", 1), ("gzip", 1), ("identity", 0)):
+            call = client.open(INFER, grpc_accept_encoding=accepted.encode())
+            client.send_large(call, framed(message))
+            answer = client.answer(call)
+            assert (answer.grpc_status, answer.body[0]) == (0, flag)
+            assert (len(answer.body) < 10_000) is bool(flag)
+        with grpc.insecure_channel(server.address) as channel:
+            replies = list(Stub(channel).stream(iter([request] * 5), timeout=WAIT_S))
+        sizes = [len(reply.infer_response.raw_output_contents[0]) for reply in replies]
+        assert sizes == [200_000] * 5
 
 
 def test_sighup_reads_the_tls_files_again(serve: Serve, repository: Path, tmp_path: Path) -> None:
