@@ -90,8 +90,10 @@ def publish(
     try:
         return _publish(stage, manifest, version, key, config, placed)
     except BaseException as error:
-        for path in placed:  # no version came of it that they could be for
-            path.unlink(missing_ok=True)
+        # Unless another export published meanwhile, there is no version that they could be for.
+        if placed and not _has_versions(stage.model):
+            for path in placed:
+                path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _refusal(stage.model, error) from error
         raise
@@ -138,6 +140,10 @@ def next_version(model: Path) -> int:
     except OSError as error:
         raise _refusal(model, error) from error
     return max(taken, default=0) + 1
+
+
+def _has_versions(model: Path) -> bool:
+    return any(parse_version(entry.name) is not None for entry in model.iterdir())
 
 
 def _missing(directory: Path) -> list[Path]:
