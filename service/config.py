@@ -320,7 +320,8 @@ def _check_address(address: str) -> None:
     else:
         host, _, port = address.rpartition(":")
         is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
-        is_fine = bool(host) and not is_bare_ipv6 and port.isdecimal() and int(port) <= 65535
+        is_number = port.isascii() and port.isdecimal()
+        is_fine = bool(host) and not is_bare_ipv6 and is_number and int(port) <= 65535
     if not is_fine:
         raise SettingsError(
             f"--listen is '{address}', expected HOST:PORT, [IPV6]:PORT or unix:PATH"

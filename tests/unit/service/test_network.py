@@ -55,6 +55,7 @@ def test_zero_is_never_where_never_can_be() -> None:
         ({"LISTEN": "[::1]:x"}, r"--listen is '\[::1\]:x', expected HOST:PORT,"),
         ({"LISTEN": "::1:80"}, "--listen is '::1:80', expected HOST:PORT,"),
         ({"LISTEN": "127.0.0.1:70000"}, "--listen is '127.0.0.1:70000', expected HOST:PORT,"),
+        ({"LISTEN": "127.0.0.1:\u0663"}, "--listen is .*, expected HOST:PORT,"),
         ({"LISTEN": "unix:"}, "--listen is 'unix:', expected HOST:PORT,"),
         ({"LISTEN": "[::1]:1,10.0.0.1:2"}, "--listen is '10.0.0.1', which others can reach"),
     ],
