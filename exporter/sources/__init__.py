@@ -5,7 +5,7 @@ for all: run it at every size to be proved, convert it, correct its shapes, stri
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
@@ -17,8 +17,9 @@ from exporter.children import DEFAULT_TIMEOUT_S, run_child
 from exporter.errors import ChildCrashed, ConversionFailed, PublishFailed
 from exporter.flow import Converted
 from exporter.progress import Progress, silent
-from exporter.sources.base import Opened, Request, refuse_weights, require
-from exporter.sources.detect import PYTHON_KIND, kind_of_object, kind_of_text, label_of
+from exporter.sources.base import Opened, Request
+from exporter.sources.detect import kind_of_object, kind_of_text, label_of
+from exporter.sources.kinds import Kind, require
 from exporter.specs import examples_of
 from service.repository.manifest import MODEL_FILE
 
@@ -55,19 +56,20 @@ def convert(
             return convert_here(request, directory, progress=say)
     request = replace(request, source=str(request.source))
     kind = kind_of_text(request.source)
-    ways: Callable[[], list[Mapping[str, str]]] = getattr(kind, "environments", lambda: [{}])
-    *others, last = ways()
+    kind.check(request)
+    *others, last = kind.environments()
     for environment in others:
         try:
-            return _in_child(request, directory, say, timeout_s, environment)
+            return _in_child(request, kind, directory, say, timeout_s, environment)
         except (ConversionFailed, ChildCrashed) as error:
             reason = str(error).splitlines()[0]
             say(f"not with {' '.join(environment.values())}: {reason}; trying another way")
-    return _in_child(request, directory, say, timeout_s, last)
+    return _in_child(request, kind, directory, say, timeout_s, last)
 
 
 def _in_child(
     request: Request,
+    kind: Kind,
     directory: Path,
     say: Progress,
     timeout_s: float,
@@ -80,8 +82,7 @@ def _in_child(
         timeout_s=timeout_s,
         progress=say,
         environment={**_QUIET, **environment},
-        # The user's own code may fetch what it needs; a file has no business on the network.
-        has_network=kind_of_text(request.source).KIND == PYTHON_KIND,
+        has_network=kind.has_network,  # a file has no business on the network
     )
     return converted
 
@@ -139,10 +140,8 @@ def _opened(request: Request, progress: Progress) -> Iterator[tuple[Opened, tupl
     if request.specs:
         samples = request.examples or {}
         request = replace(request, examples={**examples_of(request.specs, request.seed), **samples})
-    require(f"a {kind.KIND}", kind.PACKAGES, kind.EXTRA)
-    refuse_weights(request, kind)
     with kind.opened(request) as source:
-        yield source, source.packages or kind.PACKAGES
+        yield source, source.packages or kind.packages
 
 
 def _finish(model: "ir.Model", name: str, source: Opened, cases: Sequence[Any], path: Path) -> None:

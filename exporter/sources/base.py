@@ -1,22 +1,11 @@
-"""What every kind of source has in common: what is asked of it, and what an open one can do.
+"""What every kind of source has in common: what is asked of it, and what an open one can do."""
 
-A kind is a module of this package with three names:
-  KIND: str                          how it is called in messages and manifests
-  EXTRA, PACKAGES                    the extra that installs it, and the packages it imports
-  opened(request) -> Opened          a context manager: loads the source, gives it back as it was
-and, where it has them, TAKES_WEIGHTS = True, and environments(): variables to try it with in turn.
-It imports its framework inside of functions: nobody pays for what he does not use.
-"""
-
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from exporter.cases import Explain, Limits, Reference
-from exporter.errors import UsageError
 from exporter.inputs import DynamicAxes, Inputs, Ranges
 from exporter.specs import InputSpec
 
@@ -78,33 +67,3 @@ class Opened:
     labels: tuple[str, ...] = ()
     explain: Explain | None = None
     packages: tuple[str, ...] = ()
-
-
-class Kind(Protocol):
-    """A module that knows one kind of source."""
-
-    KIND: str
-    EXTRA: str
-    PACKAGES: tuple[str, ...]
-
-    def opened(self, request: Request) -> AbstractContextManager[Opened]:
-        """Load the source. Raises UsageError, UnsafeArtefact, WeightsError, ConversionFailed."""
-        ...
-
-
-def refuse_weights(request: Request, kind: Kind) -> None:
-    """Raise UsageError if weights are given for a source that brings its own."""
-    if request.weights is not None and not getattr(kind, "TAKES_WEIGHTS", False):
-        raise UsageError(
-            f"--weights {request.weights}: a {kind.KIND} has its own; weights go with SOURCE that "
-            "builds a PyTorch module or a Keras model: FILE.py:BUILDER",
-        )
-
-
-def require(what: str, packages: Sequence[str], extra: str) -> None:
-    """Raise UsageError if a package of an extra is missing: the server is installed without."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"{', '.join(missing)} is not installed; {what} needs: pip install 'penstock[{extra}]'",
-        )

@@ -1,48 +1,38 @@
 """Which kind of source something is: by the form of its text, its files, or its class.
 
-Nothing is loaded, unpickled or imported to find out, except the module of the kind itself.
+Nothing is loaded, unpickled or imported to find out.
 """
 
-import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from exporter.errors import UsageError
-from exporter.sources.base import Kind
+from exporter.sources import kinds
+from exporter.sources.kinds import Kind
 
-_HERE: Final = "exporter.sources"
 # By class, the most special first: a Keras model may be a torch module as well.
 _BY_CLASS: Final = (
-    ("torch.export.exported_program.ExportedProgram", "pytorch.program"),
-    ("torch.jit._script.ScriptModule", "pytorch.script"),
-    ("keras.src.models.model.Model", "keras.model"),
-    ("transformers.modeling_utils.PreTrainedModel", "huggingface"),
-    ("torch.nn.modules.module.Module", "pytorch.module"),
-    ("xgboost.core.Booster", "classical.booster"),
-    ("lightgbm.basic.Booster", "classical.booster"),
-    ("sklearn.base.BaseEstimator", "classical.estimator"),
+    ("torch.export.exported_program.ExportedProgram", kinds.TORCH_PROGRAM),
+    ("torch.jit._script.ScriptModule", kinds.TORCH_SCRIPT),
+    ("keras.src.models.model.Model", kinds.KERAS_MODEL),
+    ("transformers.modeling_utils.PreTrainedModel", kinds.TRANSFORMERS),
+    ("torch.nn.modules.module.Module", kinds.TORCH_MODULE),
+    ("xgboost.core.Booster", kinds.BOOSTER),
+    ("lightgbm.basic.Booster", kinds.BOOSTER),
+    ("sklearn.base.BaseEstimator", kinds.ESTIMATOR),
 )
 _BY_SUFFIX: Final = {
-    ".onnx": "onnx_file",
-    ".pt2": "pytorch.program",
-    ".pt": "pytorch.checkpoint",
-    ".pth": "pytorch.checkpoint",
-    ".ckpt": "pytorch.checkpoint",
-    ".bin": "pytorch.checkpoint",
-    ".keras": "keras.file",
-    ".skops": "classical.files",
-    ".joblib": "classical.files",
-    ".pkl": "classical.files",
-    ".pickle": "classical.files",
-    ".json": "classical.booster",
-    ".ubj": "classical.booster",
-    ".txt": "classical.booster",
-    ".lgb": "classical.booster",
+    ".onnx": kinds.ONNX_FILE,
+    ".pt2": kinds.TORCH_PROGRAM,
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), kinds.TORCH_FILE),
+    ".keras": kinds.KERAS_FILE,
+    **dict.fromkeys((".skops", ".joblib", ".pkl", ".pickle"), kinds.ESTIMATOR_FILE),
+    **dict.fromkeys((".json", ".ubj", ".txt", ".lgb"), kinds.BOOSTER),
 }
 # A directory is known by a file in it.
-_BY_MEMBER: Final = {"saved_model.pb": "keras.saved_model", "config.json": "huggingface"}
+_BY_MEMBER: Final = {"saved_model.pb": kinds.SAVED_MODEL, "config.json": kinds.TRANSFORMERS}
 _KNOWN: Final = (
     "a torch.nn.Module, a torch.export program, TorchScript, a model of transformers or Keras, a "
     "fitted estimator of scikit-learn, XGBoost or LightGBM"
@@ -53,7 +43,6 @@ _NOT_SOURCES: Final = {
     ".npz": "it holds arrays: say SOURCE that builds the model, and --sample with this file",
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z"), "unpack it first"),
 }
-PYTHON_KIND: Final = "model in Python"  # KIND of the user's own code
 _PYTHON_SOURCE: Final = re.compile(
     r"(?P<place>.+?\.py|[\w.]+):(?P<name>[^\W\d][\w.]*)(?:\((?P<arguments>.*)\))?", re.DOTALL
 )
@@ -61,16 +50,16 @@ PYTHON_FORMS: Final = "expected PACKAGE.MODULE:BUILDER or FILE.py:BUILDER"
 
 
 def kind_of_text(source: str) -> Kind:
-    """Return the module that knows this SOURCE. Raises UsageError for what no module knows."""
+    """Return the kind of this SOURCE. Raises UsageError for what is of none."""
     path = Path(source)
     if source and path.exists():
-        return _module(_kind_of_path(path))
+        return _kind_of_path(path)
     if "://" in source or source.startswith(("hf:", "hub:")):
         raise UsageError(
             f"SOURCE {source!r}: the exporter downloads nothing; download it, and say the path",
         )
     if _PYTHON_SOURCE.fullmatch(source):
-        return _module("python")
+        return kinds.PYTHON
     if path.suffix.lower() in {*_BY_SUFFIX, *_NOT_SOURCES} or ("/" in source and ":" not in source):
         raise UsageError(f"SOURCE: {path}: no such file or directory")
     raise UsageError(
@@ -88,14 +77,14 @@ def split_python(source: str) -> tuple[str, str, str | None]:
 
 
 def kind_of_object(value: Any, source: str = "") -> Kind:
-    """Return the module that knows objects of this class. Raises UsageError if none does.
+    """Return the kind of objects of this class. Raises UsageError if they are of none.
 
     source: SOURCE that built the object, for the message.
     """
     ancestry = [f"{c.__module__}.{c.__qualname__}" for c in type(value).__mro__]
-    for name, module in _BY_CLASS:
+    for name, kind in _BY_CLASS:
         if any(ancestor.startswith(name) for ancestor in ancestry):
-            return _module(module)
+            return kind
     what = f"SOURCE {source!r} gives" if source else "expected a model, got"
     if inspect.isroutine(value):
         raise UsageError(f"{what} a function; wrap it in a torch.nn.Module whose forward calls it")
@@ -114,16 +103,12 @@ def label_of(source: str) -> str:
     return Path(place).name + source[len(place) :] if place.endswith(".py") else source
 
 
-def _kind_of_path(path: Path) -> str:
+def _kind_of_path(path: Path) -> Kind:
     suffix = path.suffix.lower()
-    for file, module in _BY_MEMBER.items():
+    for file, kind in _BY_MEMBER.items():
         if (path / file).is_file():
-            return module
+            return kind
     if path.is_file() and suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     reason = _NOT_SOURCES.get(suffix, f"expected {', '.join(_BY_SUFFIX)}")
     raise UsageError(f"SOURCE: {path} is not a model: {reason}; or {PYTHON_FORMS}")
-
-
-def _module(name: str) -> Kind:
-    return cast("Kind", importlib.import_module(f"{_HERE}.{name}"))

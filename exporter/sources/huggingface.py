@@ -23,21 +23,11 @@ from exporter.sources.pytorch import module as pytorch_module
 from service.errors import listed
 from service.tensors import Array
 
-KIND: Final = "transformers model"
-EXTRA: Final = "hf"
-PACKAGES: Final = (*pytorch_module.PACKAGES, "transformers")
 CONFIG_FILE: Final = "config.json"
 _LENGTH: Final = 6  # tokens of the example: sizes to be proved are multiples of it
 _TOKENS: Final = {"input_ids": "length", "attention_mask": "length",
                   "decoder_input_ids": "decoder_length"}  # fmt: skip
 _MAX_ROWS: Final = 12  # of the table of weights that are not there
-
-
-def environments() -> list[Mapping[str, str]]:
-    """Return the one environment of a conversion: without network, without colours and bars."""
-    return [
-        {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    ]
 
 
 @contextmanager

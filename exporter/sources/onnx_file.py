@@ -22,9 +22,6 @@ from service.errors import listed
 from service.repository.manifest import sha256_of
 from service.tensors import Array, Tensors
 
-KIND: Final = "ONNX file"
-EXTRA: Final = "export"
-PACKAGES: Final = ("onnx", "onnx_ir")
 _RUNTIME_DOMAINS: Final = ("com.microsoft", "com.microsoft.nchwc", "ai.onnx.ml", "ai.onnx.training")
 _WAY_OUT: Final = "Export it again with a free batch axis"
 

@@ -17,13 +17,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from exporter.errors import UsageError
-from exporter.sources.base import Opened, Request, refuse_weights, require
-from exporter.sources.detect import PYTHON_FORMS, PYTHON_KIND, kind_of_object, split_python
+from exporter.sources.base import Opened, Request
+from exporter.sources.detect import PYTHON_FORMS, kind_of_object, split_python
 
-KIND: Final = PYTHON_KIND
-EXTRA: Final = "export"
-PACKAGES: Final[tuple[str, ...]] = ()  # that is for the user's code to say
-TAKES_WEIGHTS: Final = True
 _EXTRAS: Final = {
     "torch": "export", "safetensors": "export", "transformers": "hf",
     "tensorflow": "tensorflow", "keras": "tensorflow",
@@ -45,11 +41,9 @@ def opened(request: Request) -> Iterator[Opened]:
     """Build what SOURCE names and open that. This runs the user's own code."""
     built = build(request.source)
     kind = kind_of_object(built.model, request.source)
-    require(f"a {kind.KIND}", kind.PACKAGES, kind.EXTRA)
-    refuse_weights(request, kind)
     examples = built.example_inputs if request.examples is None else request.examples
     with kind.opened(replace(request, source=built.model, examples=examples)) as source:
-        yield replace(source, packages=kind.PACKAGES)
+        yield replace(source, packages=kind.packages)
 
 
 def build(text: str) -> Built:

@@ -8,16 +8,14 @@ from typing import Any, Final
 import numpy as np
 
 from exporter.errors import ConversionFailed, UsageError
-from exporter.sources.base import Opened, Request, require
+from exporter.sources.base import Opened, Request
 from exporter.sources.classical.converters import boosted_to_onnx
 from exporter.sources.classical.tabular import Tabular, column
 from exporter.sources.classical.tabular import opened as opened_table
+from exporter.sources.kinds import require
 from service.repository.manifest import sha256_of
 from service.tensors import Array
 
-KIND: Final = "booster"
-EXTRA: Final = "classical"
-PACKAGES: Final = ("onnxmltools", "skl2onnx")
 _CLASSES: Final = {0: "label", 1: "probabilities"}
 
 
@@ -38,7 +36,7 @@ def opened(request: Request) -> Iterator[Opened]:
 def load(path: Path) -> Any:
     """Return the booster in a file that XGBoost (.json, .ubj) or LightGBM (.txt) wrote."""
     library = "lightgbm" if path.suffix.lower() in (".txt", ".lgb") else "xgboost"
-    require(f"a model of {library}", (library,), EXTRA)
+    require(f"a model of {library}", (library,), "classical")
     try:
         if library == "lightgbm":
             import lightgbm  # noqa: PLC0415 (an extra)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from exporter.sources.classical.tabular import Tabular, class_labels, column
 from exporter.sources.classical.tabular import opened as opened_table
 from service.tensors import Array
 
-KIND: Final = "fitted estimator"
-EXTRA: Final = "classical"
-PACKAGES: Final = ("sklearn", "skl2onnx", "onnxmltools")
 _Outputs: TypeAlias = tuple[dict[int, str], Callable[[Array], Sequence[Array]], tuple[str, ...]]
 
 

@@ -5,16 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
-from exporter.sources.base import Opened, Request, require
+from exporter.sources.base import Opened, Request
+from exporter.sources.kinds import require
 from service.errors import listed
 from service.repository.manifest import sha256_of
-
-KIND: Final = "file of an estimator"
-EXTRA: Final = "classical"
-PACKAGES: Final = ("sklearn",)
 
 
 @contextmanager
@@ -34,7 +31,7 @@ def opened(request: Request) -> Iterator[Opened]:
 
 
 def _read_skops(path: Path, request: Request) -> Any:
-    require("a .skops file", ("skops",), EXTRA)
+    require("a .skops file", ("skops",), "classical")
     from skops import io  # noqa: PLC0415 (an extra)
 
     try:

@@ -1,36 +1,15 @@
-"""A .keras file: loaded by Keras, on torch where that is possible, else on TensorFlow."""
+"""A .keras file: loaded by Keras, on the backend that this process computes with."""
 
-import importlib.util
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
 from exporter.sources.base import Opened, Request
 from exporter.sources.keras import model as keras_model
 from service.repository.manifest import sha256_of
-
-KIND: Final = "Keras file"
-EXTRA: Final = "tensorflow"
-PACKAGES: Final = ("keras",)
-_BACKENDS: Final = {"torch": ("torch", "onnxscript"), "tensorflow": ("tensorflow", "tf2onnx")}
-
-
-def environments() -> list[Mapping[str, str]]:
-    """Return the environments to try in turn: one for each backend that is installed.
-
-    KERAS_BACKEND is the user's choice: then there is no other.
-    """
-    if "KERAS_BACKEND" in os.environ:
-        return [{}]
-    return [
-        {"KERAS_BACKEND": backend}
-        for backend, packages in _BACKENDS.items()
-        if all(importlib.util.find_spec(package) for package in packages)
-    ] or [{}]
 
 
 @contextmanager

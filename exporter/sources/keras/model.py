@@ -14,16 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from exporter.errors import UsageError, WeightsError
-from exporter.sources.base import Opened, Request, require
+from exporter.sources.base import Opened, Request
 from exporter.sources.graph import planned_inputs
 from exporter.sources.keras.structure import flatten, signature_of
+from exporter.sources.kinds import TORCH_MODULE, require
 from service.errors import listed
 from service.tensors import Array
 
-KIND: Final = "Keras model"
-EXTRA: Final = "tensorflow"
-PACKAGES: Final = ("keras",)
-TAKES_WEIGHTS: Final = True
 WAY_OUT: Final = "Build it with a free batch axis: keras.Input((784,)), without batch_size"
 
 
@@ -66,7 +63,7 @@ def _whole_tracebacks(keras: Any) -> Iterator[None]:
 
 
 def _on_tensorflow(model: Any, request: Request) -> AbstractContextManager[Opened]:
-    require("Keras on TensorFlow", ("tensorflow", "tf2onnx"), EXTRA)
+    require("Keras on TensorFlow", ("tensorflow", "tf2onnx"), "tensorflow")
     from exporter.sources.keras.graph import opened_function  # noqa: PLC0415 (an extra)
 
     signature = signature_of(model, request)
@@ -79,13 +76,12 @@ def _on_tensorflow(model: Any, request: Request) -> AbstractContextManager[Opene
 
 
 def _on_torch(model: Any, request: Request) -> AbstractContextManager[Opened]:
+    require("Keras on torch", TORCH_MODULE.packages, TORCH_MODULE.extra)
     from exporter.sources.keras.on_torch import wrapped  # noqa: PLC0415 (an extra)
-    from exporter.sources.pytorch import module  # noqa: PLC0415
 
-    require("Keras on torch", module.PACKAGES, module.EXTRA)
     signature = signature_of(model, request)
     inputs = planned_inputs(signature.shapes, signature.dtypes, request, WAY_OUT)
-    return module.opened(
+    return TORCH_MODULE.opened(
         replace(
             request,
             source=wrapped(model, signature.arrange),

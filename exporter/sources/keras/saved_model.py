@@ -20,9 +20,6 @@ from exporter.sources.keras.structure import Signature
 from service.errors import listed
 from service.repository.manifest import sha256_of
 
-KIND: Final = "SavedModel"
-EXTRA: Final = "tensorflow"
-PACKAGES: Final = ("tensorflow", "tf2onnx")
 GRAPH_FILE: Final = "saved_model.pb"
 _DEFAULT: Final = "serving_default"
 _WAY_OUT: Final = "Save it with a signature whose batch is None: tf.TensorSpec([None, 784])"

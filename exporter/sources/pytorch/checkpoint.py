@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -20,10 +20,6 @@ from exporter.sources.base import Opened, Request
 from exporter.sources.pytorch import program, script
 from exporter.sources.pytorch.weights import members_of, read_torch
 from service.repository.manifest import sha256_of
-
-KIND: Final = "PyTorch file"
-EXTRA: Final = "export"
-PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,11 +21,6 @@ from service.tensors import Array, Tensors
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-KIND: Final = "PyTorch module"
-EXTRA: Final = "export"
-PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
-TAKES_WEIGHTS: Final = True
 
 
 @contextmanager

@@ -26,9 +26,6 @@ from exporter.sources.pytorch.weights import digest, refuse_nan
 from service.repository.manifest import sha256_of
 from service.tensors import Array, Tensors
 
-KIND: Final = "torch.export program"
-EXTRA: Final = "export"
-PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript")
 _WAY_OUT: Final = (
     "Capture it with torch.export.export(module, args, "
     'dynamic_shapes={"ARGUMENT": {0: torch.export.Dim.DYNAMIC}})'

@@ -29,9 +29,6 @@ from exporter.sources.pytorch.translate import explain, explain_failure
 from exporter.sources.pytorch.weights import digest, refuse_nan
 from service.tensors import Array, Tensors
 
-KIND: Final = "TorchScript program"
-EXTRA: Final = "export"
-PACKAGES: Final = ("torch", "onnx", "onnx_ir", "onnxscript")
 _NEWEST_OPSET: Final = 20  # of the older exporter; it writes no later one
 
 

@@ -1,32 +1,37 @@
 """Which kind of source something is."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from torch import nn
 
 from exporter.errors import UsageError
+from exporter.sources.base import Request
 from exporter.sources.detect import kind_of_object, kind_of_text, label_of
-from tests.support.sources import convert
+from tests.support.servers import ROOT
 
 
 def test_python_is_known_by_its_form() -> None:
     """A module or file with a name behind a colon is the user's code."""
     for text in ("pkg.mod:build", "file.py:Class", "dir/file.py:build(width=3, name='a:b')"):
-        assert kind_of_text(text).KIND == "model in Python"
+        assert kind_of_text(text).name == "model in Python"
 
 
 def test_files_are_known_by_their_suffix(tmp_path: Path) -> None:
     """A file that exists is what its name says; nothing is loaded to find out."""
-    for name, kind in (("m.onnx", "ONNX file"), ("m.pt2", "torch.export program"),
+    for name, kind in (("m.onnx", "file in ONNX"), ("m.pt2", "torch.export program"),
                        ("m.PT", "PyTorch file")):  # fmt: skip
         (tmp_path / name).touch()
-        assert kind == kind_of_text(str(tmp_path / name)).KIND
+        assert kind == kind_of_text(str(tmp_path / name)).name
 
 
 def test_objects_are_known_by_their_class() -> None:
     """Subclasses are what their base is."""
-    assert kind_of_object(nn.Linear(1, 1)).KIND == "PyTorch module"
+    assert kind_of_object(nn.Linear(1, 1)).name == "PyTorch module"
 
 
 @pytest.mark.parametrize(
@@ -81,5 +86,23 @@ def test_what_a_kind_misses_is_said_with_its_extra(
     """One line says which package is missing, and how to get it."""
     (tmp_path / source).touch()
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    kind = kind_of_text(str(tmp_path / source))
     with pytest.raises(UsageError, match=rf"is not installed.*pip install 'penstock\[{extra}\]'"):
-        convert(tmp_path / source, tmp_path)
+        kind.check(Request(source))
+
+
+def test_the_command_loads_no_framework_to_find_out() -> None:
+    """What a source is, is known before anything heavy is imported."""
+    program = (
+        "import sys; from exporter.sources.detect import kind_of_text, kind_of_object\n"
+        "import exporter.sources\n"
+        "kind_of_text('model.py:build'); open('m.pt', 'w').close(); kind_of_text('m.pt')\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    with TemporaryDirectory() as directory:
+        loaded = subprocess.run(
+            [sys.executable, "-c", program], cwd=directory, check=True, capture_output=True,
+            text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).stdout.split()  # fmt: skip
+    assert "exporter" in loaded
+    assert not {"torch", "onnx", "onnxruntime", "keras", "sklearn", "transformers"} & set(loaded)

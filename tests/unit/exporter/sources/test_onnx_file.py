@@ -259,5 +259,5 @@ def test_strings_are_told(tmp_path: Path) -> None:
 
 def test_weights_do_not_go_with_a_file_that_has_its_own(tmp_path: Path) -> None:
     """--weights beside an ONNX file would be passed over; it is told instead."""
-    with pytest.raises(UsageError, match=r"a ONNX file has its own.*FILE\.py:BUILDER"):
+    with pytest.raises(UsageError, match=r"a file in ONNX has its own.*FILE\.py:BUILDER"):
         convert(_written(tmp_path, _model()), tmp_path, weights=tmp_path / "w.pt")
