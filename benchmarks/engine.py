@@ -40,6 +40,17 @@ class MemoryCall:
         self._done.add()
         return True
 
+    def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Do nothing: nobody reads it."""
+
+    def answer(self, ticket: int, message: bytes) -> bool:
+        """Count one answer of a stream."""
+        del ticket
+        return self.send(message)
+
+    def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
+        """Do nothing: the stream never ends."""
+
     def settle(self, count: int) -> None:
         """Do nothing: there is no window."""
 
@@ -78,6 +89,7 @@ class MemoryTransport:
     """Bursts of one request until there were enough."""
 
     name = "memory"
+    lane = None
 
     def __init__(self, message: bytes, burst: int, requests: int, *, stream: bool) -> None:
         self._message = message

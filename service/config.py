@@ -43,6 +43,9 @@ class Settings:
         (), "also listen for gRPC here: HOST:PORT or unix:PATH; commas between several"
     )
     transport: str = _setting("auto", "network implementation", ("auto", "native", "threaded"))
+    network_threads: int = _setting(
+        0, "threads that serve the network; 0: the one that schedules (least latency)"
+    )
     compression: str = _setting("off", "compress replies for clients that take it", ("off", "gzip"))
     device: str = _setting(
         "auto", "where models run; cuda never falls back", ("auto", "cpu", "cuda")
@@ -151,6 +154,7 @@ _RANGES: Final = (
     ("threads", 0, 1024),
     ("instances", 1, 256),
     ("max_batch_size", 1, 65536),
+    ("network_threads", 0, 64),
     ("max_queue_requests", 1, 1_000_000),
     ("max_queue_mib", 1, 1 << 20),
     ("max_message_mib", 1, 2047),

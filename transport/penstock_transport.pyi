@@ -50,6 +50,23 @@ class Call:
         Returns False if the outgoing window is full: the message is queued all the same, but a
         producer of many answers should wait. On a call that has ended it does nothing.
         """
+    def answer(self, ticket: int, message: bytes) -> bool:
+        """Answer the message with this ticket, which settles it.
+
+        Answers leave in the order of the messages, whatever the order in which they are given.
+        Returns like `send`, which is not used beside it.
+        """
+    def finish_answered(
+        self,
+        code: int,
+        message: str = "",
+        *,
+        trailers: Iterable[tuple[str, str | bytes]] = (),
+    ) -> None:
+        """End a streaming call once every message that was handed up is answered.
+
+        Of several the last one before that counts. After `finish` it has no effect.
+        """
     def settle(self, count: int) -> None:
         """Settle the count oldest received messages at once."""
     def finish(
@@ -80,6 +97,59 @@ class Event:
     @property
     def message(self) -> bytes:
         """The message of "request" and "message"; else empty."""
+    @property
+    def ticket(self) -> int:
+        """With "message": its place in the order of answers."""
+    @property
+    def bundle(self) -> Bundle | None:
+        """With "bundle" and "shrunk", which have no call."""
+
+@final
+class Bundle:
+    """Requests of one plan, in the order in which they came. Used by one thread at a time."""
+
+    @property
+    def plan(self) -> Any:
+        """What was taught with the head of these requests."""
+    @property
+    def count(self) -> int:
+        """How many there are; 0 once they have been answered or taken out."""
+    @property
+    def waiting(self) -> int:
+        """How many of their callers have not left."""
+    @property
+    def deadlines(self) -> tuple[float, float] | None:
+        """The earliest and the latest; either all requests have one or none."""
+    @property
+    def owner(self) -> Any:
+        """Whatever the application keeps with the bundle until it is empty."""
+    @owner.setter
+    def owner(self, owner: Any) -> None: ...
+    def strip(self) -> int:
+        """Take out the requests whose callers have left, and return how many stay."""
+    def input(self, index: int) -> bytes:
+        """Return the contents of one input, request after request."""
+    def answer(
+        self,
+        fixed: bytes,
+        outputs: Sequence[bytes],
+        *,
+        tail: bytes = b"",
+        trailers: Sequence[int] = (),
+    ) -> None:
+        """Answer every request at once, and empty the bundle.
+
+        fixed: fields of the answers that come before the id. outputs: contents of whole arrays
+            with the same number of rows for each request. tail: fields at the end of an answer
+            on a stream. trailers: values for `lane_trailers`, for unary calls.
+        A call whose answer would be longer than a message can be ends with INTERNAL.
+        """
+    def members(self) -> list[tuple[Call, int, str]]:
+        """Call, ticket and id of each request, which stay in the bundle."""
+    def split(self) -> list[Bundle]:
+        """Empty the bundle into one bundle for each request."""
+    def events(self) -> list[Event]:
+        """Empty the bundle into one event for each request, as without a lane."""
 
 @final
 class Server:
@@ -91,7 +161,9 @@ class Server:
         methods: Mapping[str, Any],
         *,
         kinds: Sequence[Any] | None = None,
-        workers: int | None = None,
+        lane: Sequence[str] = (),
+        lane_trailers: Sequence[str] = (),
+        workers: int = 0,
         tls_certificate: str | PathLike[str] | None = None,
         tls_key: str | PathLike[str] | None = None,
         tls_client_ca: str | PathLike[str] | None = None,
@@ -126,10 +198,13 @@ class Server:
         addresses: "host:port", port 0 for a free one, or "unix:/path".
         methods: path -> "unary" or "stream", or a member of an enumeration of these values.
         kinds: what `Event.kind` is, in this order: request, opened, message, half-closed,
-            cancelled; these words by default.
+            cancelled, bundle, shrunk; these words by default.
+        lane: methods whose messages may be recognised, see `learn`. lane_trailers: names of the
+            numbers that come with the unary answers of a bundle.
         tls_reloaded: told of TLS files that have changed by themselves: None when they are in
             use, else what is wrong with them. Called on a thread of its own.
-        workers: threads for the network; 1 on up to two cores, else 2.
+        workers: threads for the network; with 0 it is served by whoever is in `take`, which saves
+            two wake-ups a burst: answers leave, and deadlines are kept, while somebody is.
         message_bytes: largest message, inflated; one of exactly this size is let through.
         concurrent_calls: calls in progress, all connections together.
         streams_per_connection: calls in progress on one connection.
@@ -172,6 +247,21 @@ class Server:
         timeout: seconds; None waits for ever, signals do not interrupt it. Empty after the
         time-out, and at once when the server is closed. Events of one call come in order.
         """
+    def learn(
+        self, head: bytes, sizes: Sequence[int], rows: int, max_rows: int, plan: object
+    ) -> None:
+        """Hand up further messages with this head in bundles, as events of kind "bundle".
+
+        A message on the lane is protobuf: field 3 its id, fields 7 raw contents, the rest its
+            head. sizes: bytes of each of its contents. rows: of one request; max_rows: of the
+            largest bundle. plan: what the bundles carry.
+        An answer has `fixed`, field 3 the id, fields 6 the rows of each output and, on a stream,
+            `tail`, all of it in field 2.
+        """
+    def forget(self) -> None:
+        """Forget every head."""
+    def shrunk(self) -> list[Bundle]:
+        """Return the bundles of which calls have ended since they were last given out so."""
     @staticmethod
     def reply_many(replies: Iterable[tuple[Call, bytes]]) -> None:
         """Answer many calls with one wake-up of the network a connection.

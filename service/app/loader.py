@@ -10,10 +10,11 @@ from pathlib import Path
 from service.app.placement import Placement
 from service.config import Settings
 from service.errors import LoadError, ManifestError
+from service.inference.admission import SchedulerConfig
 from service.inference.model import Model
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
-from service.inference.scheduler import Scheduler, SchedulerConfig
+from service.inference.scheduler import Scheduler
 from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.layout import ModelSource, VersionSource
 from service.repository.manifest import Manifest, check_files, read_manifest

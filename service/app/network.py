@@ -6,9 +6,11 @@ from dataclasses import fields
 from typing import Final
 
 from service.config import Settings, flag
+from service.rpc.bundles import COMPUTE_US, QUEUE_US
+from service.rpc.dispatch import INFER, STREAM_INFER
 from service.transport.grpcio_options import UNLIMITED
 from service.transport.native import is_installed, native_transport
-from service.transport.seam import Limits, Methods, Tls, Transport
+from service.transport.seam import LaneMethods, Limits, Methods, Tls, Transport
 
 _LOG = logging.getLogger(__name__)
 _WITHOUT_NATIVE: Final = " (penstock-transport is not installed; it serves several times as much)"
@@ -33,7 +35,15 @@ def make_transport(settings: Settings, methods: Methods) -> Transport:
     compresses = settings.compression == "gzip"
     if settings.transport == "native" or (settings.transport == "auto" and is_installed()):
         _LOG.info("transport: native")
-        return native_transport(addresses, methods, limits, tls, compress_replies=compresses)
+        return native_transport(
+            addresses,
+            methods,
+            limits,
+            tls,
+            compress_replies=compresses,
+            network_threads=settings.network_threads,
+            lane=LaneMethods((INFER, STREAM_INFER), (QUEUE_US, COMPUTE_US)),
+        )
     # grpcio is 10 MB and 70 ms that the native transport does without.
     from service.transport.threaded import ThreadedTransport  # noqa: PLC0415
 

@@ -32,6 +32,8 @@ def split_batch(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
             raise BackendContractError(
                 f"output '{name}' has shape {array.shape} for a batch of {total} rows",
             )
+    if len(rows) == 1:
+        return [outputs]
     parts: list[Tensors] = []
     start = 0
     for count in rows:

@@ -27,23 +27,25 @@ def run_batch(
     if len(members) > 1:
         wanted = tuple(dict.fromkeys(name for request in members for name in request.outputs))
     rows = [request.rows for request in members]
+    is_batched = backend.signature.batched
     try:
         batch = join_inputs(inputs)
         assembled = time.perf_counter_ns()
         outputs = backend.run(batch, wanted, interrupt)
         ran = time.perf_counter_ns()
-        parts = split_batch(outputs, rows) if backend.signature.batched else [outputs]
+        parts = split_batch(outputs, rows) if is_batched else [outputs]
     except BackendError:
         raise
     except Exception as error:  # a fault of ours must not end the thread and strand callers
         raise BackendError(f"unexpected {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()
-    timing = BatchTiming(sum(rows), len(rows), assembled - started, ran - assembled, done - ran)
+    count = sum([request.count for request in members])
+    timing = BatchTiming(sum(rows), count, assembled - started, ran - assembled, done - ran)
     return timing, parts
 
 
 def live_members(requests: Sequence[Request]) -> tuple[list[Request], list[Tensors]]:
     """Return the requests that have not ended, with their inputs: an end empties these."""
-    pairs = [(request, request.inputs) for request in requests]
+    pairs = [(request, request.claim()) for request in requests]
     live = [(request, inputs) for request, inputs in pairs if not request.ended]
     return [request for request, _ in live], [inputs for _, inputs in live]

@@ -82,7 +82,7 @@ class RequestQueue:
     def count(self, level: int) -> int:
         """Return how many live requests wait on a level."""
         groups = self._levels.get(level, {}).values()
-        return sum(not request.ended for group in groups for request in group)
+        return sum(request.count for group in groups for request in group if not request.ended)
 
     def compact(self) -> None:
         """Drop every request that has ended."""

@@ -1,6 +1,6 @@
 """One request on its way through the scheduler, and its single end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -44,21 +44,24 @@ class Run:
 
 
 class Request:
-    """A valid request. It ends exactly once, whoever ends it first.
+    """A valid request, or several that are served as one. It ends once, whoever ends it first.
 
     inputs: arrays valid against the signature; freed when the request ends.
     outputs: names of the outputs wanted, in the caller's order.
     rows: rows in axis 0 of a batched model, 1 otherwise.
-    deadline: time.monotonic seconds at which the caller gives up; None: never.
+    count: how many requests of callers it stands for.
+    deadline: time.monotonic seconds at which the last caller gives up; None: never.
+    first_deadline: at which the first one does; the same unless it is given.
     priority: level of the queue, 1 the highest; 0: the model's default.
     timeout_us: longest wait in the queue that the caller asks for; 0: the model's default.
     key: batch_key of the inputs, if the caller knows it.
+    size: bytes of the inputs, if the caller knows it.
     on_end: told the outcome once, on the thread that ends the request.
     """
 
     __slots__ = (
-        "_on_end", "arrived", "bytes", "deadline", "inputs", "key", "on_leave", "outputs",
-        "priority", "rows", "run", "timeout_us", "waiting",
+        "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "inputs", "key",
+        "on_leave", "outputs", "priority", "rows", "run", "timeout_us", "waiting",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  what a request is made of, by keyword
@@ -72,14 +75,17 @@ class Request:
         priority: int = 0,
         timeout_us: int = 0,
         key: Key | None = None,
+        count: int = 1,
+        size: int | None = None,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.rows = rows
-        self.deadline = deadline
+        self.count = count
+        self.deadline = self.first_deadline = deadline
         self.priority = priority
         self.timeout_us = timeout_us
-        self.bytes = sum([_size(array) for array in inputs.values()])
+        self.bytes = sum([_size(array) for array in inputs.values()]) if size is None else size
         self.key = key
         # The rest belongs to the scheduler.
         self.arrived = 0.0
@@ -92,6 +98,17 @@ class Request:
     def ended(self) -> bool:
         """True once the outcome has been told, or is being told."""
         return not self._on_end
+
+    def claim(self) -> Tensors:
+        """Return the inputs, at the moment when the request is run. Empty if it has ended."""
+        return self.inputs
+
+    def strip(self) -> None:
+        """Let go of what nobody waits for any more, while some still wait."""
+
+    def singles(self) -> "Sequence[Request]":
+        """Return what can be run for itself when a run with others has failed."""
+        return (self,)
 
     def complete(self, outputs: Tensors, timings: Timings = NO_TIMINGS) -> bool:
         """End the request with its outputs. False if it had ended before."""

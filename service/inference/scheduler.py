@@ -9,25 +9,23 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Final, TypeAlias
 
 from service.errors import (
     BackendError,
     BackendInterrupted,
-    DeadlineUnmeetable,
     InferenceFailed,
-    InvalidRequest,
-    QueueFull,
     RequestError,
     ShuttingDown,
 )
+from service.inference.admission import SchedulerConfig, Waiting
 from service.inference.backend import Backend
 from service.inference.costs import Costs, RunCost
 from service.inference.execution import live_members, run_batch
-from service.inference.policy import BatchPolicy, Close, Wait, decide
-from service.inference.queue import QueuePolicy, RequestQueue
+from service.inference.policy import Close, Wait, decide
+from service.inference.queue import RequestQueue
 from service.inference.request import Key, Request, Run, Timings, batch_key
 from service.inference.split import split_request
 from service.observability.stats import BatchTiming, ModelStats
@@ -40,20 +38,6 @@ _MAX_DEAD: Final = 256  # requests that ended in the queue and may stay there
 
 
 _Step: TypeAlias = tuple[list[tuple[Request, RequestError]], list[Request], Run]
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """How one model is scheduled.
-
-    instances: batches that may run at once. queue_requests, queue_bytes: bounds of what waits.
-    """
-
-    batch: BatchPolicy
-    queue: QueuePolicy = field(default_factory=QueuePolicy)
-    instances: int = 1
-    queue_requests: int = 4096
-    queue_bytes: int = 256 << 20
 
 
 class Scheduler:
@@ -75,11 +59,10 @@ class Scheduler:
         self._policy = config.batch
         self._signature = backend.signature
         self._clock = clock
-        self._changed = threading.Condition()
-        self._queue = RequestQueue(config.queue)  # this and what follows: under _changed
-        self._waiting = 0
-        self._waiting_rows = 0
-        self._waiting_bytes = 0
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._queue = RequestQueue(config.queue)  # this and what follows: under _lock
+        self._waiting = Waiting(model, config)
         self._in_progress: list[list[Request]] = []  # members of each batch that runs
         self._closing = False
         self._dead = 0  # requests that ended in the queue and are still in it, at most
@@ -96,9 +79,14 @@ class Scheduler:
             thread.start()
 
     @property
+    def max_rows(self) -> int:
+        """Return the rows of the largest batch."""
+        return self._policy.max_rows
+
+    @property
     def queue_depth(self) -> int:
         """Return how many requests wait."""
-        return self._waiting
+        return self._waiting.requests
 
     @property
     def batches_in_progress(self) -> int:
@@ -137,28 +125,54 @@ class Scheduler:
         rows than the queue could ever hold; the request has then not ended.
         """
         max_rows = self._policy.max_rows
-        count = -(-request.rows // max_rows)
+        batches = -(-request.rows // max_rows)
         now = self._clock()
         if request.key is None:
             request.key = batch_key(self._signature, request.inputs)
-        with self._changed:
-            self._admit(request, count, now)
+        with self._lock:
+            if self._closing:
+                raise ShuttingDown
+            self._waiting.admit(request, batches, now, self._costs, self._queue.count)
             parts = [request]
-            if count > 1:
+            if batches > 1:
                 parts = split_request(request, max_rows, self._fault)
             for part in parts:
                 part.arrived = now
-                part.waiting = True
                 part.on_leave = self._left
                 self._queue.push(part)
-                self._waiting += 1
-                self._waiting_rows += part.rows
-                self._waiting_bytes += part.bytes
+                self._waiting.add(part)
             if not deferred:
                 self._changed.notify(len(parts))
         for part in parts:
             if part.ended:  # its caller left before on_leave was set
                 self._left(part)
+
+    def shrink(self, request: Request) -> None:
+        """Free the places of the callers who have left a request that others wait for."""
+        with self._lock:
+            if request.waiting:
+                self._waiting.remove(request)
+                request.strip()
+                self._waiting.add(request)
+
+    def serve_now(self, request: Request) -> bool:
+        """Run a request on this thread if nothing is ahead of it and its like were cheap.
+
+        request: its key is set, and it fits into one batch. False: it has to be submitted.
+        """
+        if not self.runs_inline(request.key or (), request.rows):
+            return False
+        members = [request]
+        with self._lock:
+            if self._waiting.requests or self._in_progress or self._closing:
+                return False
+            self._in_progress.append(members)
+        request.arrived = started = self._clock()
+        request.run = run = Run(1)
+        request.on_leave = self._left
+        self._perform(([], members, run))
+        self._watch_inline(started)
+        return True
 
     def flush(self) -> None:
         """Serve what was submitted deferred.
@@ -169,7 +183,7 @@ class Scheduler:
         try:
             self._run_inline()
         finally:  # also after a fault of ours: what is left is for the threads
-            if self._waiting:
+            if self._waiting.requests:
                 with self._changed:
                     self._changed.notify(self._config.instances)
 
@@ -206,41 +220,15 @@ class Scheduler:
             return self._changed.wait_for(self._is_at_rest, left)
 
     def _is_at_rest(self) -> bool:
-        return not (self._in_progress or self._waiting)
-
-    def _admit(self, request: Request, count: int, now: float) -> None:
-        """Raise if a request that runs as count batches is not to be accepted now."""
-        if self._closing:
-            raise ShuttingDown
-        config = self._config
-        level = config.queue.level_of(request.priority)
-        limit = config.queue.policy_of(level).max_requests
-        capacity = min(config.queue_requests, limit or config.queue_requests)
-        if count > capacity:
-            raise InvalidRequest(
-                f"inference request batch-size must be <= {capacity * self._policy.max_rows} for "
-                f"'{self._model}', got {request.rows}: more rows than its queue can hold",
-            )
-        if self._waiting + count > config.queue_requests:
-            raise QueueFull(self._model, f"{self._waiting} requests")
-        if self._waiting and self._waiting_bytes + request.bytes > config.queue_bytes:
-            raise QueueFull(self._model, f"{self._waiting_bytes >> 20} MiB")
-        if limit and self._queue.count(level) + count > limit:
-            raise QueueFull(self._model, f"{limit} requests")
-        if request.deadline is not None and self._costs.is_known and self._waiting:
-            left_s = request.deadline - now
-            batches = 1 + self._waiting_rows // config.batch.max_rows
-            needed_s = self._costs.mean_s * batches / config.instances
-            if needed_s > left_s:
-                raise DeadlineUnmeetable(self._model, needed_s, left_s)
+        return not (self._in_progress or self._waiting.requests)
 
     def _left(self, request: Request) -> None:
         """Free the place of a request that ended early; stop a run that nobody waits for."""
-        with self._changed:
+        with self._lock:
             if request.waiting:
-                self._forget(request)
+                self._waiting.remove(request)
                 self._dead += 1
-                if self._dead > self._waiting + _MAX_DEAD:
+                if self._dead > self._waiting.requests + _MAX_DEAD:
                     self._queue.compact()
                     self._dead = 0
                 return
@@ -251,12 +239,6 @@ class Scheduler:
             if run.members:
                 return
         run.interrupt.request()
-
-    def _forget(self, request: Request) -> None:
-        request.waiting = False
-        self._waiting -= 1
-        self._waiting_rows -= request.rows
-        self._waiting_bytes -= request.bytes
 
     def _work(self) -> None:
         while (step := self._next_step()) is not None:
@@ -274,7 +256,7 @@ class Scheduler:
                 for request in members:
                     self._fail(request, self._fault(error))
             finally:
-                with self._changed:
+                with self._lock:
                     self._in_progress.remove(members)
                     if self._closing:
                         self._changed.notify_all()
@@ -300,17 +282,25 @@ class Scheduler:
 
     def _run_inline(self) -> None:
         started = self._clock()
-        while self._may_run_inline and self._waiting and (step := self._next_inline()) is not None:
+        while (
+            self._may_run_inline
+            and self._waiting.requests
+            and (step := self._next_inline()) is not None
+        ):
             self._perform(step)
-            now = self._clock()
-            if now - started > _TOO_LONG_S:
-                _LOG.info("model %s: runs on its own thread from now on", self._model)
-                self._may_run_inline = False
-            started = now
+            started = self._watch_inline(started)
+
+    def _watch_inline(self, started: float) -> float:
+        """Let no run that began then be followed by another here if it took too long."""
+        now = self._clock()
+        if now - started > _TOO_LONG_S:
+            _LOG.info("model %s: runs on its own thread from now on", self._model)
+            self._may_run_inline = False
+        return now
 
     def _next_inline(self) -> _Step | None:
         """Return what can be done at once, None if nothing or if a batch is running."""
-        with self._changed:
+        with self._lock:
             if self._in_progress:
                 return None
             if expired := self._queue.expire(self._clock()):
@@ -341,7 +331,7 @@ class Scheduler:
         run = Run(len(members))
         self._in_progress.append(members)
         for request in members:
-            self._forget(request)
+            self._waiting.remove(request)
             request.run = run
         return members, run
 
@@ -355,22 +345,27 @@ class Scheduler:
         except BackendInterrupted:
             return  # every caller has left: nobody waits for an answer
         except BackendError as error:
-            if len(members) == 1:
+            if len(members) == members[0].count == 1:
                 self._fail(members[0], self._fault(error))
                 return
             for request in members:
-                alone = Run(1)
-                request.run = alone
-                self._execute([request], alone)
+                self._execute_alone(request.singles())
             return
         self._finish(members, parts, timing)
+
+    def _execute_alone(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            request.run = alone = Run(1)
+            request.on_leave = self._left
+            self._execute([request], alone)
 
     def _finish(self, members: list[Request], parts: list[Tensors], timing: BatchTiming) -> None:
         now = self._clock()
         compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
         started = now - compute_ns / 1e9
         queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
-        self.stats.record_batch(timing, queue_ns)
+        waits = [(ns, request.count) for ns, request in zip(queue_ns, members, strict=True)]
+        self.stats.record_batch(timing, waits)
         self._costs.note(members[0].key or (), timing.rows, compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):
             request.on_leave = None  # the run is over: nothing is left to stop
@@ -390,4 +385,4 @@ class Scheduler:
     def _fail(self, request: Request, error: RequestError) -> None:
         waited = self._clock() - request.arrived
         if request.fail(error):
-            self.stats.record_failure(int(waited * 1e9))
+            self.stats.record_failure(int(waited * 1e9), request.count)

@@ -34,10 +34,10 @@ class Histogram:
         self.buckets = [0] * (len(bounds) + 1)
         self.total = 0
 
-    def add(self, value: int) -> None:
-        """Count one value."""
-        self.buckets[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def add(self, value: int, count: int = 1) -> None:
+        """Count a value, count times."""
+        self.buckets[bisect_left(self.bounds, value)] += count
+        self.total += value * count
 
     @property
     def count(self) -> int:
@@ -92,8 +92,11 @@ class ModelStats:
         self._lock = threading.Lock()
         self._totals = Totals()
 
-    def record_batch(self, timing: BatchTiming, queue_ns: Sequence[int]) -> None:
-        """Record an execution that succeeded and how long each member had waited."""
+    def record_batch(self, timing: BatchTiming, waits: Sequence[tuple[int, int]]) -> None:
+        """Record an execution that succeeded.
+
+        waits: nanoseconds in the queue, and how many requests waited so long.
+        """
         compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
         with self._lock:
             totals = self._totals
@@ -108,21 +111,21 @@ class ModelStats:
             totals.infer_ns += timing.infer_ns * timing.requests
             totals.output_ns += timing.output_ns * timing.requests
             totals.last_inference_ms = time.time_ns() // 1_000_000
-            for waited in queue_ns:
-                totals.queue_ns.add(waited)
-                totals.compute_ns.add(compute_ns)
-                totals.total_ns.add(waited + compute_ns)
+            totals.compute_ns.add(compute_ns, timing.requests)
+            for waited, count in waits:
+                totals.queue_ns.add(waited, count)
+                totals.total_ns.add(waited + compute_ns, count)
 
-    def record_failure(self, elapsed_ns: int) -> None:
-        """Record a request that was accepted and did not succeed."""
+    def record_failure(self, elapsed_ns: int, count: int = 1) -> None:
+        """Record requests that were accepted and did not succeed."""
         with self._lock:
-            self._totals.failed += 1
-            self._totals.failed_ns += elapsed_ns
+            self._totals.failed += count
+            self._totals.failed_ns += elapsed_ns * count
 
-    def record_outcome(self, outcome: str) -> None:
-        """Count one answered request. outcome: name of its gRPC status."""
+    def record_outcome(self, outcome: str, count: int = 1) -> None:
+        """Count answered requests. outcome: name of their gRPC status."""
         with self._lock:
-            self._totals.outcomes[outcome] += 1
+            self._totals.outcomes[outcome] += count
 
     def snapshot(self) -> Totals:
         """Return a copy that no longer changes."""

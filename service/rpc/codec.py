@@ -46,7 +46,8 @@ _MAX_REPLY_BYTES: Final = (1 << 31) - 1  # a protobuf message cannot be larger
 _MAX_FIXED: Final = 512  # shapes whose fixed part is kept, per model version
 _RESERVED: Final = "triton_"
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
-_FINAL: Final = ModelInferResponse(
+# Ends the one response that a request on a stream gets.
+STREAM_TAIL: Final = ModelInferResponse(
     parameters={"triton_final_response": InferParameter(bool_param=True)}
 ).SerializeToString()
 
@@ -150,20 +151,34 @@ class ReplyEncoder:
 
     def stream(self, request_id: str, outputs: Tensors) -> bytes:
         """Return a ModelStreamInferResponse, the last of its request."""
-        parts = [*self._parts(request_id, outputs), _FINAL]
+        parts = [*self._parts(request_id, outputs), STREAM_TAIL]
         size = sum([len(part) for part in parts])
         return b"".join((b"\x12", varint(size), *parts))
 
     def stream_error(self, request_id: str, message: str) -> bytes:
         """Return a ModelStreamInferResponse for a request that failed in execution."""
-        body = b"".join((self._identity, _id_field(request_id), _FINAL))
+        body = b"".join((self._identity, _id_field(request_id), STREAM_TAIL))
         return stream_refusal_of(message) + length_delimited(2, body)
 
-    def _parts(self, request_id: str, outputs: Tensors) -> list[bytes]:
-        key = tuple([(name, array.shape) for name, array in outputs.items()])
+    def fixed(self, key: tuple[tuple[str, Shape], ...]) -> bytes:
+        """Return all but the id and the contents of an answer with these outputs."""
         fixed = self._fixed.get(key)
-        if fixed is None:
-            fixed = self._remember(key)
+        return self._remember(key) if fixed is None else fixed
+
+    def datatype(self, output: str) -> Datatype:
+        """Return the datatype of an output."""
+        return self._datatypes[output]
+
+    def check_size(self, size: int) -> None:
+        """Raise InvalidRequest if an answer is larger than a message can be."""
+        if size > _MAX_REPLY_BYTES - 4096:
+            raise InvalidRequest(
+                f"Response has byte size {size} which exceeds gRPC's byte size limit "
+                f"{_MAX_REPLY_BYTES}"
+            )
+
+    def _parts(self, request_id: str, outputs: Tensors) -> list[bytes]:
+        fixed = self.fixed(tuple([(name, array.shape) for name, array in outputs.items()]))
         parts = [fixed]
         if request_id:
             parts.append(_id_field(request_id))
@@ -172,11 +187,7 @@ class ReplyEncoder:
             raw = to_raw(self._datatypes[name], array)
             size += len(raw)
             parts += (b"\x32", varint(len(raw)), raw)
-        if size > _MAX_REPLY_BYTES - 4096:
-            raise InvalidRequest(
-                f"Response has byte size {size} which exceeds gRPC's byte size limit "
-                f"{_MAX_REPLY_BYTES}"
-            )
+        self.check_size(size)
         return parts
 
     def _remember(self, key: tuple[tuple[str, Shape], ...]) -> bytes:

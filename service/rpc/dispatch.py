@@ -6,12 +6,14 @@ from typing import Final, Protocol
 
 from service.errors import RequestError, ShuttingDown
 from service.rpc.health import HealthService
-from service.rpc.infer import InferService, StreamInfer, UnaryInfer
+from service.rpc.infer import InferService, UnaryInfer
 from service.rpc.reflection import VERSIONS, Reflection
 from service.rpc.server_info import ServerInfo
 from service.rpc.status import status_of
+from service.rpc.stream_infer import StreamCall, StreamInfer
 from service.transport.seam import (
     Arity,
+    Bundle,
     Call,
     Code,
     Event,
@@ -31,8 +33,8 @@ STREAM_INFER: Final = f"/{INFERENCE}/ModelStreamInfer"
 class Stream(Protocol):
     """What becomes of a streaming call. All but `drain` are called on the ingress thread."""
 
-    def message(self, message: bytes) -> None:
-        """Take one message."""
+    def message(self, ticket: int, message: bytes) -> None:
+        """Take one message. ticket: its place in the order of answers."""
 
     def half_closed(self) -> None:
         """Note that no message follows."""
@@ -68,7 +70,7 @@ class Dispatcher:
             f"/{HEALTH}/Check": health.check,
             f"/{HEALTH}/List": health.list,
         }
-        self._openers: dict[str, Callable[[Call], Stream]] = {
+        self._openers: dict[str, Callable[[StreamCall], Stream]] = {
             STREAM_INFER: lambda call: StreamInfer(infer, call),
             f"/{HEALTH}/Watch": health.watch,
         }
@@ -86,6 +88,7 @@ class Dispatcher:
 
     def start(self, transport: Transport) -> None:
         """Take events on a thread of our own until the transport is closed."""
+        self._infer.use_lane(transport.lane, self.methods.__getitem__, self._infer_stream)
         self._thread = threading.Thread(
             target=self._loop, args=(transport,), name="ingress", daemon=True
         )
@@ -112,14 +115,22 @@ class Dispatcher:
                 try:
                     self._handle(event)
                 except Exception as error:  # noqa: BLE001  one event must not stop all others
-                    code, text = status_of(error)
-                    event.call.finish(code, text)
-                    self._cancelled(event.call)
+                    self._give_up(event, error)
             self._infer.flush()
 
+    def _give_up(self, event: Event, error: Exception) -> None:
+        code, text = status_of(error)
+        bundle = event.bundle
+        calls = [event.call] if bundle is None else [call for call, _, _ in bundle.members()]
+        for call in calls:
+            call.finish(code, text)
+            self._cancelled(call)
+
     def _handle(self, event: Event) -> None:
-        kind, call = event.kind, event.call
-        if kind is Kind.REQUEST:
+        kind, call, bundle = event.kind, event.call, event.bundle
+        if bundle is not None:
+            self._bundle(kind, bundle)
+        elif kind is Kind.REQUEST:
             self._request(call, event.message)
         elif kind is Kind.OPENED:
             self._open(call)
@@ -127,9 +138,20 @@ class Dispatcher:
             self._cancelled(call)
         elif (stream := self._streams.get(call)) is not None:  # else: we ended it before
             if kind is Kind.MESSAGE:
-                stream.message(event.message)
+                stream.message(event.ticket, event.message)
             else:
                 stream.half_closed()
+
+    def _bundle(self, kind: Kind, bundle: Bundle) -> None:
+        if kind is Kind.SHRUNK:
+            self._infer.shrink(bundle)
+        elif not self._infer.submit_bundle(bundle):
+            for event in bundle.events():
+                self._handle(event)
+
+    def _infer_stream(self, call: Call) -> StreamInfer | None:
+        stream = self._streams.get(call)
+        return stream if isinstance(stream, StreamInfer) else None
 
     def _request(self, call: Call, message: bytes) -> None:
         if call.method == INFER:
@@ -175,12 +197,14 @@ class Dispatcher:
 
 
 class _TrackedCall:
-    """A streaming call that tells when it has been finished."""
+    """A streaming call that tells when it has been finished, or need not be known any more."""
 
     def __init__(self, call: Call, on_finish: Callable[[Call], None]) -> None:
         self.send_initial_metadata = call.send_initial_metadata
         self.send = call.send
         self.settle = call.settle
+        self.answer = call.answer
+        self.finish_answered = call.finish_answered
         self.method = call.method
         self.metadata = call.metadata
         self.peer = call.peer
@@ -192,5 +216,9 @@ class _TrackedCall:
         self, code: Code, message: str = "", *, reply: bytes | None = None, trailers: Metadata = ()
     ) -> None:
         """End the call and forget it; see seam.Call."""
-        self._on_finish(self._call)
+        self.forget()
         self._call.finish(code, message, reply=reply, trailers=trailers)
+
+    def forget(self) -> None:
+        """Note that nothing that happens to the call is of interest any more."""
+        self._on_finish(self._call)

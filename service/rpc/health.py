@@ -102,8 +102,9 @@ class HealthWatch:
         self._name: str | None = None
         self._last = -1
 
-    def message(self, message: bytes) -> None:
+    def message(self, ticket: int, message: bytes) -> None:
         """Take the request."""
+        del ticket  # it is not answered by one message, but by any number
         if self._name is not None:
             self._service.discard(self)
             self._call.finish(Code.INVALID_ARGUMENT, "Watch takes one request")

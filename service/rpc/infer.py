@@ -1,9 +1,8 @@
-"""ModelInfer and ModelStreamInfer: from a message to the scheduler, and back to the call."""
+"""ModelInfer: from a message or a bundle to the scheduler, and back to the call."""
 
 import logging
-import threading
 import time
-from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from service.errors import RequestError, ShuttingDown, shown
@@ -14,19 +13,19 @@ from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
+from service.rpc.bundles import COMPUTE_US, QUEUE_US, BundleAnswer, BundleRequest, FindStream
 from service.rpc.codec import (
     MAX_ID_BYTES,
     decode_inputs,
     parse_request,
     scheduling_parameters,
-    stream_refusal,
     wanted_outputs,
 )
 from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
-from service.tensors import Tensors
-from service.transport.seam import Call, Code
+from service.tensors import BYTES, Tensors
+from service.transport.seam import Arity, Bundle, Call, Code, Lane
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,6 +52,16 @@ class InferService:
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._plans = Plans()
         self._touched: dict[Scheduler, None] = {}
+        self._lane: Lane | None = None
+        self._lane_generation = -1
+        self._arity_of: Callable[[str], Arity] = lambda _: Arity.UNARY
+        self._find_stream: FindStream = lambda _: None
+
+    def use_lane(
+        self, lane: Lane | None, arity_of: Callable[[str], Arity], find_stream: FindStream
+    ) -> None:
+        """Teach the transport's lane what is found about requests from now on."""
+        self._lane, self._arity_of, self._find_stream = lane, arity_of, find_stream
 
     def flush(self) -> None:
         """Serve what was submitted since the last call; at the end of each burst."""
@@ -85,6 +94,41 @@ class InferService:
                         raise
         return self._judge(message, cut, deadline, exchange)
 
+    def submit_bundle(self, bundle: Bundle) -> bool:
+        """Hand the requests of a bundle to their model's scheduler, which answers them.
+
+        False if they are to be judged one by one.
+        """
+        answer: BundleAnswer = bundle.plan
+        plan = answer.plan
+        if self.draining or plan.generation != self._manager.generation:
+            return False
+        request = BundleRequest(bundle, answer, self._default_deadline_s)
+        scheduler = plan.served.scheduler
+        if scheduler.serve_now(request):
+            return True
+        try:
+            scheduler.submit(request, deferred=True)
+        except RequestError:
+            return False
+        self._touched[scheduler] = None
+        return True
+
+    def free_shrunk(self) -> None:
+        """Free the bundles that fewer wait for since calls were finished early."""
+        for bundle in self._lane.shrunk() if self._lane is not None else ():
+            self.shrink(bundle)
+
+    def shrink(self, bundle: Bundle) -> None:
+        """Free what the callers who have left a bundle were waiting for."""
+        request: BundleRequest | None = bundle.owner
+        if request is None:
+            return  # it has just been answered
+        if bundle.waiting:
+            request.plan.served.scheduler.shrink(request)
+        else:
+            request.cancel()
+
     def _judge(
         self, message: bytes, cut: Cut | None, deadline: float | None, exchange: Exchange
     ) -> Request:
@@ -111,7 +155,22 @@ class InferService:
             raise
         if cut is not None and plan.inputs and generation == self._manager.generation:
             self._plans.keep(cut.head, plan)
+            self._teach(cut.head, plan)
         return accepted
+
+    def _teach(self, head: bytes, plan: Plan) -> None:
+        lane, model = self._lane, plan.served.model
+        max_rows = model.scheduler.max_rows if plan.is_batched else 1
+        has_strings = any(spec.datatype is BYTES for spec in model.signature.outputs)
+        if lane is None or has_strings or plan.rows > max_rows:
+            return
+        if not all(entry.size for entry in plan.inputs):  # the rows cannot be counted by size
+            return
+        if self._lane_generation != plan.generation:
+            lane.forget()
+            self._lane_generation = plan.generation
+        answer = BundleAnswer(plan, self._arity_of, self._find_stream)
+        lane.learn(head, [entry.size for entry in plan.inputs], plan.rows, max_rows, answer)
 
     def _find(self, request: ModelInferRequest) -> ServedModel:
         model = self._manager.find(request.model_name, request.model_version)
@@ -136,7 +195,9 @@ class InferService:
             names = [tensor.name for tensor in request.inputs]
             planned = planned_inputs(signature, inputs, names)
         key = batch_key(signature, inputs)
-        return Plan(served, planned or (), outputs, rows, key, priority, timeout_us), inputs
+        generation = self._manager.generation
+        plan = Plan(served, planned or (), outputs, rows, key, priority, timeout_us, generation)
+        return plan, inputs
 
     def _schedule(
         self, plan: Plan, inputs: Tensors, deadline: float | None, exchange: Exchange
@@ -226,121 +287,7 @@ class _UnaryExchange:
             Code.OK,
             reply=reply,
             trailers=(
-                ("penstock-queue-us", str(timings.queue_ns // 1000)),
-                ("penstock-compute-us", str(timings.compute_ns // 1000)),
+                (QUEUE_US, str(timings.queue_ns // 1000)),
+                (COMPUTE_US, str(timings.compute_ns // 1000)),
             ),
         )
-
-
-class StreamInfer:
-    """ModelStreamInfer: many requests at once, answers in the order of the requests."""
-
-    def __init__(self, service: InferService, call: Call) -> None:
-        self._service = service
-        self._call = call
-        self._ends_on_error = ("triton_grpc_error", "true") in call.metadata
-        self._lock = threading.Lock()
-        self._slots: deque[_Slot] = deque()
-        self._half_closed = False
-        self._over = False
-
-    def message(self, message: bytes) -> None:
-        """Take one request of the stream."""
-        slot = _Slot(self)
-        with self._lock:
-            if self._over:
-                return
-            self._slots.append(slot)
-        try:
-            slot.request = self._service.submit(message, self._call.deadline, slot)
-        except RequestError as error:
-            self.fill(slot, stream_refusal(slot.request_id, str(error)))
-        else:
-            if self._is_over():  # ended by an error of an earlier request in between
-                slot.request.cancel()
-
-    def half_closed(self) -> None:
-        """End the stream after the last answer."""
-        with self._lock:
-            self._half_closed = True
-            self._finish_if_done()
-
-    def cancelled(self) -> None:
-        """Free everything that the stream was waiting for."""
-        with self._lock:
-            self._over = True
-            slots = list(self._slots)
-            self._slots.clear()
-        for slot in slots:
-            if slot.request is not None:
-                slot.request.cancel()
-
-    def drain(self) -> None:
-        """End the stream as soon as what was accepted is answered."""
-        with self._lock:
-            self._finish_if_done()
-
-    def fail(self, slot: "_Slot", code: Code, text: str) -> None:
-        """Answer a request that failed in execution."""
-        if self._ends_on_error:
-            with self._lock:
-                if self._over:
-                    return
-                self._over = True
-                self._call.finish(code, text)
-            self.cancelled()
-        else:
-            self.fill(slot, slot.served.encoder.stream_error(slot.request_id, text))
-
-    def fill(self, slot: "_Slot", reply: bytes) -> None:
-        """Send a reply once everything before it is sent."""
-        with self._lock:
-            slot.reply = reply
-            slots = self._slots
-            while slots and (first := slots[0].reply) is not None:
-                slots.popleft()
-                self._call.send(first, settles=1)
-            if not slots:
-                self._finish_if_done()
-
-    def _is_over(self) -> bool:
-        return self._over
-
-    def _finish_if_done(self) -> None:
-        if self._slots or self._over:
-            return
-        if self._half_closed:
-            self._over = True
-            self._call.finish(Code.OK)
-        elif self._service.draining:
-            self._over = True
-            self._call.finish(*status_of(ShuttingDown()))
-
-
-class _Slot:
-    """One request of a stream, and its place in the order of answers."""
-
-    __slots__ = ("_stream", "reply", "request", "request_id", "served")
-
-    served: ServedModel
-
-    def __init__(self, stream: StreamInfer) -> None:
-        self._stream = stream
-        self.request: Request | None = None
-        self.request_id = ""
-        self.reply: bytes | None = None
-
-    def ended(self, outcome: Outcome) -> None:
-        """Put the answer into its place."""
-        served = self.served
-        try:
-            if outcome.error is not None:
-                raise outcome.error
-            reply = served.encoder.stream(self.request_id, outcome.outputs or {})
-        except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
-            code, text = status_of(error)
-            served.record(code)
-            self._stream.fail(self, code, text)
-            return
-        served.record(Code.OK)
-        self._stream.fill(self, reply)

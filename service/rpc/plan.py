@@ -51,6 +51,17 @@ class Plan:
     key: Key
     priority: int
     timeout_us: int
+    generation: int = 0  # of the manager, when the head was judged
+
+    @property
+    def is_batched(self) -> bool:
+        """Tell whether axis 0 of every tensor has the rows."""
+        return self.served.model.signature.batched
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all contents of one request."""
+        return sum([entry.size for entry in self.inputs])
 
     def decode(self, message: bytes, cut: Cut) -> Tensors | None:
         """Return the inputs as views on message; None if a size is not what the head says."""

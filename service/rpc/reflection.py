@@ -23,7 +23,7 @@ class Reflection:
         self._services = services
         self._call = call
 
-    def message(self, message: bytes) -> None:
+    def message(self, ticket: int, message: bytes) -> None:
         """Answer one question."""
         try:
             request = self._messages.ServerReflectionRequest.FromString(message)
@@ -36,7 +36,7 @@ class Reflection:
             valid_host=request.host, original_request=request
         )
         self._answer(request, response)
-        self._call.send(response.SerializeToString(), settles=1)
+        self._call.answer(ticket, response.SerializeToString())
 
     def half_closed(self) -> None:
         """End the call."""

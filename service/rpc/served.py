@@ -15,6 +15,6 @@ class ServedModel:
         self.scheduler = model.scheduler
         self.encoder = ReplyEncoder(model.name, model.version, model.signature)
 
-    def record(self, code: Code) -> None:
-        """Count one answer."""
-        self.scheduler.stats.record_outcome(code.name)
+    def record(self, code: Code, count: int = 1) -> None:
+        """Count answers."""
+        self.scheduler.stats.record_outcome(code.name, count)

@@ -4,6 +4,9 @@ A transport knows HTTP/2 and gRPC and nothing of inference. It hands events up i
 (`Transport.take`, one caller at a time) and takes answers from any thread (`Call`). Everything
 above it is the same for every transport, and one conformance suite runs against each.
 
+A transport may have a lane: taught what a request of some form asks for, it hands up further
+requests of this form in bundles, with their inputs side by side, and answers a bundle at once.
+
 A unary call is one REQUEST event and is answered by one `finish(OK, reply=...)`. A streaming
 call is OPENED, any number of MESSAGE events, then HALF_CLOSED; it is answered by `send` and
 ended by `finish`. CANCELLED comes at most once, and only before the call has been finished: the
@@ -17,7 +20,7 @@ that does not read its answers is therefore not read from either, and memory sta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
@@ -59,6 +62,8 @@ class Kind(Enum):
     MESSAGE = "message"  # one message of a streaming call
     HALF_CLOSED = "half-closed"  # the peer sends no more
     CANCELLED = "cancelled"  # the peer has left or the deadline has passed
+    BUNDLE = "bundle"  # requests and messages that the lane knows; `Event.bundle` has them
+    SHRUNK = "shrunk"  # callers of a bundle have left
 
 
 class Call(Protocol):
@@ -95,6 +100,19 @@ class Call(Protocol):
         producer of many answers should wait. On a call that has ended it does nothing.
         """
 
+    def answer(self, ticket: int, message: bytes) -> bool:
+        """Answer the message with this ticket, which settles it.
+
+        The answers of a stream leave in the order of its messages, whatever the order in which
+        they are given. Returns like `send`, which is not used beside it.
+        """
+
+    def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
+        """End a streaming call once every message that was handed up is answered.
+
+        Of several the last one before that counts. After `finish` it has no effect.
+        """
+
     def settle(self, count: int) -> None:
         """Say that count received messages are done with and have no answer to wait for."""
 
@@ -115,13 +133,105 @@ class Call(Protocol):
         """
 
 
+class Bundle(Protocol):
+    """Requests of one plan, in the order in which they came. Used by one thread at a time."""
+
+    @property
+    def plan(self) -> Any:
+        """What was taught with the head of these requests."""
+
+    @property
+    def count(self) -> int:
+        """How many there are; 0 once they have been answered or taken out."""
+
+    @property
+    def waiting(self) -> int:
+        """How many of their callers have not left."""
+
+    @property
+    def deadlines(self) -> tuple[float, float] | None:
+        """The earliest and the latest, as in Call; either all requests have one or none."""
+
+    owner: Any  # what the engine keeps with the bundle until it is empty
+
+    def strip(self) -> int:
+        """Take out the requests whose callers have left, and return how many stay."""
+
+    def input(self, index: int) -> bytes:
+        """Return the contents of one input, request after request."""
+
+    def answer(
+        self,
+        fixed: bytes,
+        outputs: Sequence[bytes],
+        *,
+        tail: bytes = b"",
+        trailers: Sequence[int] = (),
+    ) -> None:
+        """Answer every request at once, and empty the bundle.
+
+        fixed: fields of the answers that come before the id. outputs: contents of whole arrays
+        that have the same number of rows for each request. tail: fields at the end of an answer
+        on a stream. trailers: for unary calls, of the names that the lane was made with.
+        """
+
+    def members(self) -> Sequence[tuple[Call, int, str]]:
+        """Return call, ticket and id of each request, which stay in the bundle."""
+
+    def split(self) -> Sequence["Bundle"]:
+        """Empty the bundle into one bundle for each request."""
+
+    def events(self) -> Sequence["Event"]:
+        """Empty the bundle into one event for each request, as without a lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneMethods:
+    """What a lane is made for.
+
+    methods: take ModelInferRequest and answer with ModelInferResponse, streams with
+    ModelStreamInferResponse. trailers: names of the numbers that come with a unary answer.
+    """
+
+    methods: tuple[str, ...]
+    trailers: tuple[str, ...] = ()
+
+
+class Lane(Protocol):
+    """What a transport can be taught about the methods that it was made with."""
+
+    def learn(
+        self, head: bytes, sizes: Sequence[int], rows: int, max_rows: int, plan: object
+    ) -> None:
+        """Hand up requests with this head in bundles from now on.
+
+        head: what is neither id nor raw contents. sizes: bytes of the contents of each input.
+        rows: of one request; max_rows: of the largest bundle. plan: what the bundles carry.
+        """
+
+    def forget(self) -> None:
+        """Forget every head. Bundles that were handed up before stay as they are."""
+
+    def shrunk(self) -> Sequence[Bundle]:
+        """Return the bundles of which calls have ended since they were last handed up so.
+
+        Those that peers have left come as SHRUNK; this is for calls that the engine finished.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a call. message: only with REQUEST and MESSAGE."""
+    """Something that happened to a call. message: only with REQUEST and MESSAGE.
+
+    ticket: with MESSAGE, its place in the order of answers. bundle: with BUNDLE and SHRUNK,
+    which are about several calls and have none in `call`.
+    """
 
     kind: Kind
     call: Call
     message: bytes = b""
+    ticket: int = 0
+    bundle: Bundle | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +275,10 @@ class Transport(Protocol):
     @property
     def name(self) -> str:
         """Name of the implementation, e.g. "threaded"."""
+
+    @property
+    def lane(self) -> Lane | None:
+        """The lane, where the transport has one."""
 
     def start(self) -> Sequence[str]:
         """Listen and return the addresses with real ports, e.g. "127.0.0.1:8001".

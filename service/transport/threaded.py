@@ -27,6 +27,7 @@ class ThreadedTransport:
     """A gRPC server on grpcio; see seam.Transport."""
 
     name = "threaded"
+    lane = None
 
     def __init__(
         self,
@@ -253,9 +254,10 @@ class _Handlers(grpc.GenericRpcHandler):
     def _read(self, call: StreamCall, messages: Iterator[bytes]) -> None:
         try:
             for message in messages:
-                if not call.admit(len(message)):
+                ticket = call.admit(len(message))
+                if ticket is None:
                     return
-                self._emit(Event(Kind.MESSAGE, call, message))
+                self._emit(Event(Kind.MESSAGE, call, message, ticket))
         except grpc.RpcError:
             return  # the call was cancelled: its termination tells the engine
         call.emit_unless_ended(lambda: self._emit(Event(Kind.HALF_CLOSED, call)))

@@ -99,6 +99,16 @@ class UnaryCall(_Call):
         del message, settles
         raise TypeError("send on a unary call: finish it with a reply")
 
+    def answer(self, ticket: int, message: bytes) -> bool:
+        """Not for unary calls."""
+        del ticket, message
+        raise TypeError("answer on a unary call: finish it with a reply")
+
+    def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
+        """Not for unary calls."""
+        del code, message, trailers
+        raise TypeError("finish_answered on a unary call: finish it with a reply")
+
     def settle(self, count: int) -> None:
         """Do nothing: there is one message."""
 
@@ -124,9 +134,16 @@ class StreamCall(_Call):
         self._outgoing: deque[tuple[bytes, int]] = deque()
         self._sizes: deque[int] = deque()  # of the unsettled messages, oldest first
         self._unsettled_bytes = 0
+        self._tickets = 0  # handed out
+        self._next = 0  # the ticket whose answer leaves next
+        self._early: dict[int, bytes] = {}
+        self._last_word: tuple[Code, str, Metadata] | None = None
 
-    def admit(self, size: int) -> bool:
-        """Wait until a message of this size may be handed up. False if the call has ended."""
+    def admit(self, size: int) -> int | None:
+        """Wait until a message of this size may be handed up. None if the call has ended.
+
+        Returns the message's place in the order of answers.
+        """
         limits = self._limits
         with self._changed:
             while not self._ended and (
@@ -135,10 +152,11 @@ class StreamCall(_Call):
             ):
                 self._changed.wait()  # ends at the latest with the call: `abandon`
             if self._ended:
-                return False
+                return None
             self._sizes.append(size)
             self._unsettled_bytes += size
-            return True
+            self._tickets += 1
+            return self._tickets - 1
 
     def emit_unless_ended(self, emit: Callable[[], None]) -> None:
         """Call emit if the call goes on."""
@@ -166,6 +184,30 @@ class StreamCall(_Call):
             self._outgoing.append((message, settles))
             self._changed.notify_all()
             return len(self._outgoing) < self._limits.stream_window
+
+    def answer(self, ticket: int, message: bytes) -> bool:
+        """Queue the answer to one message in its place; see seam.Call."""
+        with self._changed:
+            if self._ended or not self._next <= ticket < self._tickets:
+                return True
+            self._early.setdefault(ticket, message)
+            while (due := self._early.pop(self._next, None)) is not None:
+                self._outgoing.append((due, 1))
+                self._next += 1
+            self._say_last_word()
+            self._changed.notify_all()
+            return len(self._outgoing) < self._limits.stream_window
+
+    def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
+        """End the call behind its last answer; see seam.Call."""
+        with self._changed:
+            self._last_word = (code, message, trailers)
+            self._say_last_word()
+            self._changed.notify_all()
+
+    def _say_last_word(self) -> None:
+        if self._last_word is not None and self._next == self._tickets:
+            self._set_status(*self._last_word)
 
     def settle(self, count: int) -> None:
         """Let the peer send count more messages; see seam.Call."""

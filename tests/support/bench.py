@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from service.inference.admission import SchedulerConfig
 from service.inference.policy import BatchPolicy
 from service.inference.queue import QueuePolicy
 from service.inference.request import Outcome, Request
-from service.inference.scheduler import Scheduler, SchedulerConfig
+from service.inference.scheduler import Scheduler
 from tests.support.fake import WAIT_S, FakeBackend, ManualClock, row
 
 

@@ -95,7 +95,7 @@ def run(address: str, calls: int, folder: Path) -> None:
 def main() -> None:
     """Serve, load, close."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=int, default=None, help="threads of the network")
+    parser.add_argument("--workers", type=int, default=0, help="threads of the network")
     parser.add_argument("--calls", type=int, default=100_000, help="unary calls a case")
     arguments = parser.parse_args()
     methods = {UNARY: "unary", STREAM: "stream"}

@@ -2,13 +2,14 @@
 //! outbox from any thread; the connection's task is the only one that reads it and that touches
 //! HTTP/2. A call ends once: by `finish`, or by the peer, whichever comes first.
 
+use crate::core::Arity;
 use crate::mailbox::Mailbox;
 use crate::sync::lock;
 use crate::wire::encoding::Encoding;
 use crate::wire::frame;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
@@ -54,6 +55,41 @@ pub struct Outbox {
     pub bytes: BytesMut,
     pub marks: VecDeque<Mark>,
     pub finish: Option<Finish>,
+    order: Order,
+}
+
+/// The answers of a stream that are given by ticket leave in the order of the messages.
+#[derive(Default)]
+struct Order {
+    handed_out: u64,
+    next: u64,
+    early: BTreeMap<u64, Bytes>, // framed, and not yet their turn
+    last_word: Option<Finish>,   // ends the call when every ticket is answered
+}
+
+impl Order {
+    fn is_complete(&self) -> bool {
+        self.next == self.handed_out
+    }
+}
+
+impl Outbox {
+    // Answers whose turn has come.
+    fn promote(&mut self) {
+        while let Some(early) = self.order.early.remove(&self.order.next) {
+            self.bytes.extend_from_slice(&early);
+            self.marks.push_back(Mark { length: early.len(), settles: 1 });
+            self.order.next += 1;
+        }
+    }
+
+    fn take_last_word(&mut self) -> Option<Finish> {
+        if self.order.is_complete() {
+            self.order.last_word.take()
+        } else {
+            None
+        }
+    }
 }
 
 /// Where a message ends, and what it settles.
@@ -65,6 +101,7 @@ pub struct Mark {
 
 pub struct Call {
     pub head: Head,
+    pub arity: Arity,
     /// Where the connection keeps its half of the call.
     pub slot: usize,
     mailbox: Arc<Mailbox>,
@@ -89,9 +126,16 @@ pub type Handle = pyo3::Py<pyo3::PyAny>;
 pub type Handle = ();
 
 impl Call {
-    pub fn new(head: Head, slot: usize, mailbox: Arc<Mailbox>, outgoing_window: usize) -> Self {
+    pub fn new(
+        head: Head,
+        arity: Arity,
+        slot: usize,
+        mailbox: Arc<Mailbox>,
+        outgoing_window: usize,
+    ) -> Self {
         Self {
             head,
+            arity,
             slot,
             mailbox,
             posted: AtomicBool::new(false),
@@ -152,6 +196,59 @@ impl Call {
         let unsent = self.unsent.fetch_add(length, Ordering::AcqRel) + length;
         drop(outbox);
         Some(Sent { has_room: unsent <= self.outgoing_window, wake: self.post() })
+    }
+
+    /// Give the next message its place in the order of answers.
+    pub fn ticket(&self) -> u64 {
+        let order = &mut lock(&self.outbox).order;
+        order.handed_out += 1;
+        order.handed_out - 1
+    }
+
+    /// Answer the message with this ticket, which settles it. The answer leaves when everything
+    /// before it is answered. None: it cannot be written.
+    ///
+    /// write: appends the framed answer, and nothing if it fails.
+    pub fn answer(
+        self: &Arc<Self>,
+        ticket: u64,
+        write: impl FnOnce(&mut BytesMut) -> Option<()>,
+    ) -> Option<Sent> {
+        let mut outbox = lock(&self.outbox);
+        let order = &outbox.order;
+        if self.has_ended() || ticket < order.next || ticket >= order.handed_out {
+            return Some(Sent { has_room: true, wake: None });
+        }
+        if ticket > order.next {
+            let mut early = BytesMut::new();
+            write(&mut early)?;
+            let length = early.len();
+            outbox.order.early.entry(ticket).or_insert_with(|| early.freeze());
+            self.unsent.fetch_add(length, Ordering::AcqRel);
+            return Some(Sent { has_room: self.unsent() <= self.outgoing_window, wake: None });
+        }
+        let before = outbox.bytes.len();
+        write(&mut outbox.bytes)?;
+        let length = outbox.bytes.len() - before;
+        outbox.marks.push_back(Mark { length, settles: 1 });
+        outbox.order.next += 1;
+        self.unsent.fetch_add(length, Ordering::AcqRel);
+        outbox.promote();
+        let last_word = outbox.take_last_word();
+        drop(outbox);
+        let has_room = self.unsent() <= self.outgoing_window;
+        let ended = last_word.and_then(|finish| self.finish(finish));
+        Some(Sent { has_room, wake: ended.or_else(|| self.post()) })
+    }
+
+    /// End the call when every message that was handed up is answered. Of several the last one
+    /// before that counts; after `finish` it has no effect.
+    pub fn finish_answered(self: &Arc<Self>, finish: Finish) -> Option<Waker> {
+        let mut outbox = lock(&self.outbox);
+        outbox.order.last_word = Some(finish);
+        let last_word = outbox.take_last_word();
+        drop(outbox);
+        self.finish(last_word?)
     }
 
     /// Settle messages that have no answer to wait for.
@@ -222,6 +319,11 @@ impl Call {
     /// Run with the slot for what the application sees of this call.
     pub fn with_handle<T>(&self, look: impl FnOnce(&mut Option<Handle>) -> T) -> T {
         look(&mut lock(&self.handle))
+    }
+
+    /// True if the application has an object for this call.
+    pub fn has_handle(&self) -> bool {
+        lock(&self.handle).is_some()
     }
 
     /// Let go of what the application sees of this call.

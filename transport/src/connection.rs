@@ -118,7 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 };
                 self.deadlines.extend(head.deadline.map(|deadline| (deadline, slot)));
                 let window = self.core.limits.outgoing_window_bytes;
-                let call = Arc::new(Call::new(head, slot, Arc::clone(&self.mailbox), window));
+                let call = Arc::new(Call::new(
+                    head,
+                    admitted.arity,
+                    slot,
+                    Arc::clone(&self.mailbox),
+                    window,
+                ));
                 let stream = Stream::new(&self.core, call, admitted, received, respond);
                 entry.insert(stream).open(&self.core, &mut self.events);
                 self.look(slot);

@@ -3,12 +3,14 @@
 
 use crate::counters::Counters;
 use crate::events::Events;
+use crate::lane::bundle::Outstanding;
+use crate::lane::plans::Plans;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
 use crate::pool::Pool;
 use crate::sync::lock;
 use slab::Slab;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,12 +35,22 @@ pub enum Phase {
 pub struct Methods {
     by_path: HashMap<String, usize>,
     arities: Vec<Arity>,
+    lane: HashSet<usize>,
 }
 
 impl Methods {
     pub fn insert(&mut self, path: String, arity: Arity) {
         self.by_path.insert(path, self.arities.len());
         self.arities.push(arity);
+    }
+
+    /// Messages of this method may be recognised. Unknown paths have no effect.
+    pub fn put_on_lane(&mut self, path: &str) {
+        self.lane.extend(self.by_path.get(path));
+    }
+
+    pub fn is_on_lane(&self, method: usize) -> bool {
+        self.lane.contains(&method)
     }
 
     pub fn find(&self, path: &str) -> Option<(usize, Arity)> {
@@ -53,6 +65,8 @@ pub struct Core {
     pub limits: Limits,
     pub counters: Arc<Counters>,
     pub events: Events,
+    pub plans: Plans,
+    pub outstanding: Outstanding,
     pub pool: Arc<Pool>,
     phase: AtomicU8,
     calls: AtomicUsize,
@@ -69,6 +83,8 @@ impl Core {
             limits,
             counters: Arc::default(),
             events: Events::default(),
+            plans: Plans::default(),
+            outstanding: Outstanding::default(),
             pool: Arc::default(),
             phase: AtomicU8::new(Phase::Serving as u8),
             calls: AtomicUsize::new(0),

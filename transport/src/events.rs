@@ -4,10 +4,12 @@
 //! each call in progress, and both are limited.
 
 use crate::call::Call;
+use crate::lane::plans::Recognised;
 use crate::sync::lock;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// What an event says.
@@ -25,6 +27,10 @@ pub struct Event {
     pub kind: Kind,
     pub call: Arc<Call>,
     pub message: Bytes,
+    /// Place of a stream's message in the order of answers.
+    pub ticket: u64,
+    /// The plan of the message, where the lane knows it.
+    pub seen: Option<Recognised>,
 }
 
 impl Event {
@@ -51,6 +57,7 @@ pub struct Events {
 struct State {
     queue: VecDeque<Event>,
     waiting: usize,
+    parked: Vec<Waker>, // of each `poll_ready` that waits
     closed: bool,
 }
 
@@ -70,10 +77,12 @@ impl Events {
         }
         state.queue.extend(events.drain(..));
         let wanted = state.waiting > 0;
+        let parked = std::mem::take(&mut state.parked);
         drop(state);
         if wanted {
             self.arrived.notify_one();
         }
+        parked.into_iter().for_each(Waker::wake);
     }
 
     /// Take up to `max_events` without waiting.
@@ -102,12 +111,26 @@ impl Events {
         }
     }
 
+    /// Ready when there are events, or when closed.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.state);
+        if state.closed || !state.queue.is_empty() {
+            return Poll::Ready(());
+        }
+        if !state.parked.iter().any(|parked| parked.will_wake(context.waker())) {
+            state.parked.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// Drop what is queued and wake up every `take`.
     pub fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
         let dropped = std::mem::take(&mut state.queue);
+        let parked = std::mem::take(&mut state.parked);
         drop(state);
+        parked.into_iter().for_each(Waker::wake);
         self.arrived.notify_all();
         for event in dropped {
             event.call.forget();

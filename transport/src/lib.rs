@@ -23,6 +23,7 @@ mod core;
 mod counters;
 mod events;
 mod inbound;
+mod lane;
 mod limits;
 mod listen;
 mod mailbox;

@@ -2,10 +2,12 @@
 
 use crate::core::{Core, Phase};
 use crate::counters::Counter;
+use crate::events::Event;
 use crate::listen::Listener;
-use crate::sync::lock;
 use crate::tls::{Reload, Tls};
-use std::sync::{Arc, Mutex};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -19,17 +21,21 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     workers: usize,
     phase: watch::Sender<Phase>,
-    runtime: Mutex<Option<Runtime>>,
+    is_started: AtomicBool,
+    // Read by whoever drives it or waits for its events, written when it is made and ended.
+    runtime: RwLock<Option<Runtime>>,
 }
 
 impl Server {
+    /// workers: threads for the network; with 0 it is served by whoever is in `take`.
     pub fn new(core: Core, tls: Option<Tls>, workers: usize) -> Self {
         Self {
             core: Arc::new(core),
             tls: tls.map(Arc::new),
             workers,
             phase: watch::Sender::new(Phase::Serving),
-            runtime: Mutex::new(None),
+            is_started: AtomicBool::new(false),
+            runtime: RwLock::new(None),
         }
     }
 
@@ -38,12 +44,16 @@ impl Server {
     /// # Errors
     /// With a sentence that names the address that cannot be listened on.
     pub fn start(&self, addresses: &[String]) -> Result<Vec<String>, String> {
-        let mut slot = lock(&self.runtime);
-        if slot.is_some() || self.core.phase() != Phase::Serving {
+        if self.core.phase() != Phase::Serving || self.is_started.swap(true, Ordering::AcqRel) {
             return Err("a server is started once".to_owned());
         }
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(self.workers)
+        let mut slot = self.runtime.write().unwrap_or_else(PoisonError::into_inner);
+        let mut builder = match self.workers {
+            0 => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        let runtime = builder
+            .worker_threads(self.workers.max(1))
             .thread_name("penstock-transport")
             .enable_all()
             .build()
@@ -61,6 +71,29 @@ impl Server {
         drop(guard);
         *slot = Some(runtime);
         Ok(bound)
+    }
+
+    /// Wait for events and take up to `max_events`; see `Events::take`.
+    pub fn take(&self, max_events: usize, timeout: Option<Duration>) -> Vec<Event> {
+        let events = &self.core.events;
+        if max_events == 0 {
+            return Vec::new();
+        }
+        if self.workers > 0 {
+            return events.take(max_events, timeout);
+        }
+        let runtime = self.runtime.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(runtime) = runtime.as_ref() else { return Vec::new() };
+        runtime.block_on(async {
+            // What was answered since the last time leaves first, also when more is there to do.
+            tokio::task::yield_now().await;
+            let ready = poll_fn(|context| events.poll_ready(context));
+            match timeout {
+                Some(timeout) => drop(tokio::time::timeout(timeout, ready).await),
+                None => ready.await,
+            }
+        });
+        events.try_take(max_events)
     }
 
     /// Refuse new connections and calls, and wait for those in progress. True: all have ended.
@@ -81,7 +114,9 @@ impl Server {
     pub fn close(&self) {
         self.core.events.close();
         self.enter(Phase::Closed);
-        if let Some(runtime) = lock(&self.runtime).take() {
+        // Who drives it has been woken up, and leaves.
+        let runtime = self.runtime.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
             runtime.shutdown_timeout(ABORT);
         }
     }

@@ -8,6 +8,7 @@ use crate::counters::Counter;
 use crate::events::{Event, Kind};
 use crate::inbound::{Inbound, Invalid, Received};
 use crate::outbound::Outbound;
+use crate::wire::encoding::Encoding;
 use crate::wire::frame::FrameError;
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -27,6 +28,7 @@ pub struct Stream {
     request: Option<Bytes>, // of a unary call whose peer has not half-closed yet
     is_told: bool,          // the application knows of this call
     has_ended: bool,        // the peer sends no more
+    is_on_lane: bool,       // its messages may be recognised
     charge: Charge,
     _permit: CallPermit,
 }
@@ -46,6 +48,9 @@ impl Stream {
         received: RecvStream,
         respond: SendResponse<Bytes>,
     ) -> Self {
+        // The lane writes its answers as they are.
+        let is_on_lane = core.methods.is_on_lane(admitted.method)
+            && call.head.reply_encoding == Encoding::Identity;
         Self {
             waker: Waker::from(Arc::clone(&call)),
             call,
@@ -56,6 +61,7 @@ impl Stream {
             request: None,
             is_told: false,
             has_ended: false,
+            is_on_lane,
             charge: Charge::new(Arc::clone(core), Budget::Received),
             _permit: admitted.permit,
         }
@@ -65,7 +71,7 @@ impl Stream {
     pub fn open(&mut self, core: &Core, events: &mut Vec<Event>) {
         if self.arity == Arity::Stream {
             core.counters.count(Counter::StreamsTotal);
-            self.tell(events, Kind::Opened, Bytes::new());
+            self.tell(events, Kind::Opened);
         }
     }
 
@@ -127,11 +133,11 @@ impl Stream {
             match received {
                 Received::Message(message) => {
                     core.counters.count(Counter::MessagesIn);
-                    self.deliver(events, message)?;
+                    self.deliver(core, events, message)?;
                 }
                 Received::End => {
                     self.has_ended = true;
-                    self.deliver_end(events)?;
+                    self.deliver_end(core, events)?;
                 }
                 Received::Nothing | Received::Gone => break,
             }
@@ -145,30 +151,52 @@ impl Stream {
                 && self.inbound.unsettled_bytes() < core.limits.stream_window_bytes)
     }
 
-    fn deliver(&mut self, events: &mut Vec<Event>, message: Bytes) -> Result<(), Fault> {
+    fn deliver(
+        &mut self,
+        core: &Core,
+        events: &mut Vec<Event>,
+        message: Bytes,
+    ) -> Result<(), Fault> {
         match self.arity {
-            Arity::Stream => self.tell(events, Kind::Message, message),
+            Arity::Stream => {
+                let ticket = self.call.ticket();
+                self.hand_up(core, events, Kind::Message, message, ticket);
+            }
             Arity::Unary if self.request.is_none() => self.request = Some(message),
             Arity::Unary => return Err(Fault::cardinality("more than one message")),
         }
         Ok(())
     }
 
-    fn deliver_end(&mut self, events: &mut Vec<Event>) -> Result<(), Fault> {
+    fn deliver_end(&mut self, core: &Core, events: &mut Vec<Event>) -> Result<(), Fault> {
         match self.arity {
-            Arity::Stream => self.tell(events, Kind::HalfClosed, Bytes::new()),
+            Arity::Stream => self.tell(events, Kind::HalfClosed),
             Arity::Unary => {
                 let request = self.request.take();
                 let request = request.ok_or_else(|| Fault::cardinality("no message"))?;
-                self.tell(events, Kind::Request, request);
+                self.hand_up(core, events, Kind::Request, request, 0);
             }
         }
         Ok(())
     }
 
-    fn tell(&mut self, events: &mut Vec<Event>, kind: Kind, message: Bytes) {
+    fn hand_up(
+        &mut self,
+        core: &Core,
+        events: &mut Vec<Event>,
+        kind: Kind,
+        message: Bytes,
+        ticket: u64,
+    ) {
         self.is_told = true;
-        events.push(Event { kind, call: Arc::clone(&self.call), message });
+        let seen = if self.is_on_lane { core.plans.recognise(&message) } else { None };
+        events.push(Event { kind, call: Arc::clone(&self.call), message, ticket, seen });
+    }
+
+    fn tell(&mut self, events: &mut Vec<Event>, kind: Kind) {
+        self.is_told = true;
+        let call = Arc::clone(&self.call);
+        events.push(Event { kind, call, message: Bytes::new(), ticket: 0, seen: None });
     }
 
     fn fail(&mut self, core: &Core, events: &mut Vec<Event>, fault: &Fault) -> bool {
@@ -186,7 +214,7 @@ impl Stream {
             return false;
         }
         if self.is_told {
-            self.tell(events, Kind::Cancelled, Bytes::new());
+            self.tell(events, Kind::Cancelled);
         } else {
             self.call.hide();
         }

@@ -8,9 +8,9 @@ import pytest
 from harness import App, RawClient, dialled, serving
 
 
-@pytest.fixture(name="app")
-def _app() -> Iterator[App]:
-    with serving() as app:
+@pytest.fixture(name="app", params=[0, 2], ids=["taker", "threads"])
+def _app(request: pytest.FixtureRequest) -> Iterator[App]:
+    with serving(workers=request.param) as app:
         yield app
 
 

@@ -54,6 +54,11 @@ class App:
         """The first address."""
         return self.addresses[0]
 
+    @property
+    def thread_id(self) -> int | None:
+        """The thread that takes events."""
+        return self._thread.native_id
+
     def next_event(self) -> Event:
         """Wait for the next event of HOLD or HOLD_STREAM."""
         return self._events.get(timeout=PATIENCE_S)

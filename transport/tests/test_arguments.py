@@ -17,7 +17,6 @@ from harness import (
     ("settings", "part"),
     [
         ({"message_bytes": 0}, "message_bytes must be at least 1"),
-        ({"workers": 0}, "workers must be at least 1"),
         ({"http2_stream_window": 1}, "http2_stream_window must be between"),
         ({"keepalive_time_s": -1.0}, "keepalive_time_s = -1"),
         ({"handshake_timeout_s": float("nan")}, "handshake_timeout_s = NaN"),

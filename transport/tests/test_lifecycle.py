@@ -87,7 +87,7 @@ def test_context_stays_with_the_call(app: App, channel: grpc.Channel) -> None:
 
 def test_kinds_may_be_any_objects() -> None:
     """The kinds of events are the very objects that were given for them."""
-    kinds = [object() for _ in range(5)]
+    kinds = [object() for _ in range(7)]
     server = Server(["127.0.0.1:0"], METHODS, kinds=kinds)
     [address] = server.start()
     with grpc.insecure_channel(address) as channel:
@@ -95,6 +95,7 @@ def test_kinds_may_be_any_objects() -> None:
         [event] = server.take(10, PATIENCE_S)
         assert event.kind is kinds[0]
         event.call.finish(0, reply=b"y")
+        assert server.take(10, 0.1) == []  # which serves the network
         assert call.result(PATIENCE_S) == b"y"
     server.close()
 
@@ -176,14 +177,16 @@ print(server.start())
     assert done.returncode == 0
 
 
-def test_idle_server_uses_no_time() -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_idle_server_uses_no_time(workers: int) -> None:
     """A server that waits, with a connection open, does nothing at all."""
-    with serving() as app, RawClient(app.address) as raw:
+    with serving(workers=workers) as app, RawClient(app.address) as raw:
         assert raw.call(request_headers(UNARY.encode()), frame(b"")).status == 0
         tasks = Path("/proc/self/task")
         names = {one: (one / "comm").read_text() for one in tasks.iterdir()}
         ours = [one for one, name in names.items() if name.startswith("penstock-transp")]
-        assert ours
+        assert len(ours) == workers
+        ours.append(tasks / str(app.thread_id))
 
         def switches() -> int:
             status = "".join((one / "status").read_text() for one in ours)
@@ -200,23 +203,29 @@ def test_idle_server_uses_no_time() -> None:
 
 
 COUNT_DESCRIPTORS = f"""
-import os, socket
+import os, socket, threading
 from penstock_transport import Server
 
 def cycle():
-    server = Server(["127.0.0.1:0"], {{"{UNARY}": "unary"}})
-    host, _, port = server.start()[0].rpartition(":")
+    server = Server(["127.0.0.1:0"], {{"{UNARY}": "unary"}}, workers=WORKERS)
+    [address] = server.start()
+    taking = threading.Thread(target=server.take, args=(1,))
+    taking.start()
+    host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")
         assert connection.recv(9)
         server.close()
+        taking.join()
     return len(os.listdir("/proc/self/fd"))
 
 assert cycle() == cycle() == cycle()
 """
 
 
-def test_no_descriptor_is_left() -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_descriptor_is_left(workers: int) -> None:
     """A server that was closed holds nothing open."""
-    done = subprocess.run([sys.executable, "-c", COUNT_DESCRIPTORS], check=False, timeout=30)
+    code = COUNT_DESCRIPTORS.replace("WORKERS", str(workers))
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
     assert done.returncode == 0

@@ -181,8 +181,12 @@ def test_take_gives_bursts(transport_factory: Factory) -> None:
         assert kinds == [Kind.OPENED, Kind.MESSAGE, Kind.MESSAGE, Kind.MESSAGE, Kind.HALF_CLOSED]
         assert [event.message for event in events[1:4]] == [b"a", b"b", b"c"]
         events[0].call.finish(Code.OK)
+        # The network may be served by whoever is in `take`.
+        taking = threading.Thread(target=transport.take, args=(1, WAIT_S))
+        taking.start()
         assert list(replies) == []
     transport.close()
+    taking.join(WAIT_S)
     assert transport.closed
 
 

@@ -67,12 +67,6 @@ fn listener_of(reloaded: Py<PyAny>) -> Listener {
     })
 }
 
-// Two threads keep up with one interpreter; where there are fewer cores, it needs them itself.
-pub fn workers_of(workers: Option<usize>) -> PyResult<usize> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    positive("workers", workers.unwrap_or(if cores > 2 { 2 } else { 1 }))
-}
-
 pub fn positive(name: &str, value: usize) -> PyResult<usize> {
     if value == 0 {
         return Err(PyValueError::new_err(format!("{name} must be at least 1")));

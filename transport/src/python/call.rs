@@ -61,9 +61,7 @@ impl Call {
 
     #[getter]
     fn deadline(&self) -> Option<f64> {
-        let (instant, seconds) = self.shared.moment;
-        let deadline = self.inner.head.deadline?;
-        Some(seconds + deadline.duration_since(instant).as_secs_f64())
+        self.inner.head.deadline.map(|deadline| self.shared.seconds(deadline))
     }
 
     #[getter]
@@ -92,6 +90,29 @@ impl Call {
         Ok(sent.has_room)
     }
 
+    fn answer(&self, py: Python<'_>, ticket: u64, message: &[u8]) -> PyResult<bool> {
+        let framed = self.framed(py, message)?;
+        let sent = self.inner.answer(ticket, |out| {
+            out.extend_from_slice(&framed);
+            Some(())
+        });
+        let sent = sent.ok_or_else(too_long)?;
+        sent.wake.into_iter().for_each(Waker::wake);
+        Ok(sent.has_room)
+    }
+
+    #[pyo3(signature = (code, message = None, *, trailers = None))]
+    fn finish_answered(
+        &self,
+        code: i32,
+        message: Option<&Bound<'_, PyString>>,
+        trailers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let finish = finish_of(code, message, None, trailers)?;
+        self.inner.finish_answered(finish).into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
     fn settle(&self, count: u32) {
         self.inner.settle(count).into_iter().for_each(Waker::wake);
     }
@@ -105,9 +126,6 @@ impl Call {
         reply: Option<&[u8]>,
         trailers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        if !CODES.contains(&code) {
-            return Err(PyValueError::new_err(format!("{code} is not a status code of gRPC")));
-        }
         let reply = match (self.entry()?.1, code, reply) {
             (Arity::Unary, OK, Some(reply)) => Some(self.framed(py, reply)?),
             (Arity::Unary, OK, None) => {
@@ -115,12 +133,7 @@ impl Call {
             }
             _ => None,
         };
-        let finish = Finish {
-            code,
-            message: message.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default(),
-            reply,
-            trailers: trailers.map_or_else(|| Ok(HeaderMap::new()), trailers_of)?,
-        };
+        let finish = finish_of(code, message, reply, trailers)?;
         self.inner.finish(finish).into_iter().for_each(Waker::wake);
         Ok(())
     }
@@ -169,11 +182,25 @@ impl Call {
     }
 }
 
+fn finish_of(
+    code: i32,
+    message: Option<&Bound<'_, PyString>>,
+    reply: Option<Bytes>,
+    trailers: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Finish> {
+    if !CODES.contains(&code) {
+        return Err(PyValueError::new_err(format!("{code} is not a status code of gRPC")));
+    }
+    let message = message.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    let trailers = trailers.map_or_else(|| Ok(HeaderMap::new()), trailers_of)?;
+    Ok(Finish { code, message, reply, trailers })
+}
+
 fn too_long() -> PyErr {
     PyValueError::new_err("a message of gRPC is at most 4294967295 bytes long")
 }
 
-fn trailers_of(pairs: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
+pub fn trailers_of(pairs: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
     let mut trailers = HeaderMap::new();
     for pair in pairs.try_iter()? {
         let (name, value): (String, Bound<'_, PyAny>) = pair?.extract()?;

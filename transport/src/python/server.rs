@@ -1,36 +1,37 @@
 //! `Server` as Python sees it.
 
-use super::arguments::{methods_of, optional, positive, seconds, tls_of, window, workers_of};
+use super::arguments::{methods_of, optional, positive, seconds, tls_of, window};
+use super::bundle::Bundle;
 use super::call::Call;
-use super::{Event, Shared};
-use crate::call;
-use crate::core::Core;
+use super::{Shared, BUNDLE, KINDS, SHRUNK};
+use crate::core::{Arity, Core};
 use crate::events::{self, Kind};
+use crate::lane::bundle::{Member, Open};
+use crate::lane::plans::Plan;
 use crate::limits::Limits;
 use crate::server;
+use http::HeaderName;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-
-const KINDS: [&str; 5] = ["request", "opened", "message", "half-closed", "cancelled"];
 
 #[pyclass(frozen, module = "penstock_transport")]
 pub struct Server {
     inner: server::Server,
     shared: Arc<Shared>,
     addresses: Vec<String>,
-    kinds: [Py<PyAny>; 5],
 }
 
 #[pymethods]
 impl Server {
     #[new]
     #[pyo3(signature = (
-        addresses, methods, *, kinds = None, workers = None,
+        addresses, methods, *, kinds = None, lane = vec![], lane_trailers = vec![],
+        workers = 0,
         tls_certificate = None, tls_key = None, tls_client_ca = None, tls_reloaded = None,
         message_bytes = 64 << 20, concurrent_calls = 256, streams_per_connection = 128,
         connections = 2000, header_list_bytes = 16 << 10, stream_window = 64,
@@ -49,8 +50,10 @@ impl Server {
         py: Python<'_>,
         addresses: Vec<String>,
         methods: &Bound<'_, PyMapping>,
-        kinds: Option<[Py<PyAny>; 5]>,
-        workers: Option<usize>,
+        kinds: Option<[Py<PyAny>; KINDS.len()]>,
+        lane: Vec<String>,
+        lane_trailers: Vec<String>,
+        workers: usize,
         tls_certificate: Option<PathBuf>,
         tls_key: Option<PathBuf>,
         tls_client_ca: Option<PathBuf>,
@@ -106,17 +109,20 @@ impl Server {
             handshake_timeout: seconds("handshake_timeout_s", handshake_timeout_s)?,
             send_timeout: optional("send_timeout_s", send_timeout_s)?,
         };
-        let (paths, methods) = methods_of(methods)?;
+        let (paths, mut methods) = methods_of(methods)?;
+        let lane_trailers = names_of(lane_trailers)?;
+        for path in lane {
+            methods.put_on_lane(&path);
+        }
         let tls = tls_of(tls_certificate, tls_key, tls_client_ca, tls_reloaded)?;
         let clock = py.import("time")?.getattr("monotonic")?;
         let moment = (Instant::now(), clock.call0()?.extract()?);
+        let kinds = kinds
+            .unwrap_or_else(|| KINDS.map(|kind| PyString::intern(py, kind).into_any().unbind()));
         Ok(Self {
-            inner: server::Server::new(Core::new(methods, limits), tls, workers_of(workers)?),
-            shared: Arc::new(Shared { methods: paths, moment }),
+            inner: server::Server::new(Core::new(methods, limits), tls, workers),
+            shared: Arc::new(Shared { methods: paths, kinds, lane_trailers, moment }),
             addresses,
-            kinds: kinds.unwrap_or_else(|| {
-                KINDS.map(|kind| PyString::intern(py, kind).into_any().unbind())
-            }),
         })
     }
 
@@ -137,16 +143,28 @@ impl Server {
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyList>> {
         let timeout = optional("timeout", timeout)?;
-        let events = &self.inner.core.events;
-        let mut burst = events.try_take(max_events);
-        if burst.is_empty() && max_events > 0 && timeout != Some(Duration::ZERO) {
-            burst = py.detach(|| events.take(max_events, timeout));
-        }
-        let list = PyList::empty(py);
-        for event in burst {
-            list.append(self.event(py, &event)?)?;
-        }
-        Ok(list)
+        let burst = py.detach(|| self.inner.take(max_events, timeout));
+        self.hand_up(py, burst)
+    }
+
+    fn learn(
+        &self,
+        head: Vec<u8>,
+        sizes: Vec<usize>,
+        rows: usize,
+        max_rows: usize,
+        plan: Py<PyAny>,
+    ) {
+        self.inner.core.plans.keep(head, Plan::new(plan, sizes, rows, max_rows));
+    }
+
+    fn forget(&self) {
+        self.inner.core.plans.clear();
+    }
+
+    fn shrunk(&self) -> Vec<Bundle> {
+        let bundles = self.inner.core.outstanding.shrunk();
+        bundles.into_iter().map(|bundle| Bundle::new(bundle, Arc::clone(&self.shared))).collect()
     }
 
     #[staticmethod]
@@ -194,36 +212,52 @@ impl Server {
 }
 
 impl Server {
-    fn event(&self, py: Python<'_>, event: &events::Event) -> PyResult<Event> {
-        let [request, opened, message, half_closed, cancelled] = &self.kinds;
-        let kind = match event.kind {
-            Kind::Request => request,
-            Kind::Opened => opened,
-            Kind::Message => message,
-            Kind::HalfClosed => half_closed,
-            Kind::Cancelled => cancelled,
-        };
-        let call = self.handle(py, &event.call)?;
-        if event.kind == Kind::Cancelled {
-            event.call.forget();
+    fn hand_up<'py>(
+        &self,
+        py: Python<'py>,
+        burst: Vec<events::Event>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        let mut open = Open::default();
+        let mut ends = Vec::new();
+        for mut event in burst {
+            if let Some(seen) = event.seen.take() {
+                open.add(Member::new(event, seen));
+            } else if matches!(event.kind, Kind::HalfClosed | Kind::Cancelled) {
+                ends.push(event);
+            } else {
+                list.append(self.shared.event(py, &event)?)?;
+            }
         }
-        let message = PyBytes::new(py, &event.message).unbind();
-        Ok(Event { kind: kind.clone_ref(py), call, message })
+        let core = &self.inner.core;
+        for bundle in open.close() {
+            core.outstanding.add(&bundle);
+            list.append(self.shared.bundle_event(py, BUNDLE, bundle)?)?;
+        }
+        // Behind the bundles, which may have messages of the same calls.
+        let mut has_left = false;
+        for event in ends {
+            has_left |= event.kind == Kind::Cancelled;
+            if event.call.arity == Arity::Unary && !event.call.has_handle() {
+                event.call.hide(); // its request is in a bundle
+            } else {
+                list.append(self.shared.event(py, &event)?)?;
+            }
+        }
+        if has_left {
+            for bundle in core.outstanding.shrunk() {
+                list.append(self.shared.bundle_event(py, SHRUNK, bundle)?)?;
+            }
+        }
+        Ok(list)
     }
+}
 
-    // All events of a call carry the same object.
-    fn handle(&self, py: Python<'_>, call: &Arc<call::Call>) -> PyResult<Py<PyAny>> {
-        if let Some(handle) = call.with_handle(|slot| slot.as_ref().map(|one| one.clone_ref(py))) {
-            return Ok(handle);
-        }
-        let handle = Py::new(py, Call::new(Arc::clone(call), Arc::clone(&self.shared)))?;
-        let handle = handle.into_any();
-        call.with_handle(|slot| *slot = Some(handle.clone_ref(py)));
-        if call.is_finished() {
-            call.forget(); // finished by another thread since the event was taken
-        }
-        Ok(handle)
-    }
+fn names_of(names: Vec<String>) -> PyResult<Vec<HeaderName>> {
+    let parse = |name: String| {
+        name.parse().map_err(|_| PyValueError::new_err(format!("{name:?} is not a header name")))
+    };
+    names.into_iter().map(parse).collect()
 }
 
 fn reply_each(replies: &Bound<'_, PyAny>, wakers: &mut Vec<Waker>) -> PyResult<()> {

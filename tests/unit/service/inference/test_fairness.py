@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from service.inference.admission import SchedulerConfig
 from service.inference.backend import Interrupt
 from service.inference.policy import BatchPolicy
 from service.inference.request import Outcome, Request, batch_key
-from service.inference.scheduler import Scheduler, SchedulerConfig
+from service.inference.scheduler import Scheduler
 from service.tensors import Tensors
 from tests.support.fake import BATCHED, WAIT_S, FakeBackend, row
 from tests.support.waiting import eventually

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from service.errors import InferenceFailed, InvalidRequest, QueueFull
+from service.inference.admission import SchedulerConfig
 from service.inference.backend import Interrupt
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
 from service.inference.request import Outcome, Request
-from service.inference.scheduler import Scheduler, SchedulerConfig
+from service.inference.scheduler import Scheduler
 from service.tensors import Tensors
 from tests.support.fake import WAIT_S, FakeBackend, row
 from tests.support.waiting import eventually

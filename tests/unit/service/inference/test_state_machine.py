@@ -28,10 +28,11 @@ from service.errors import (
     RequestCancelled,
     ShuttingDown,
 )
+from service.inference.admission import SchedulerConfig
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
 from service.inference.request import Outcome, Request
-from service.inference.scheduler import Scheduler, SchedulerConfig
+from service.inference.scheduler import Scheduler
 from tests.support.fake import WAIT_S, FakeBackend, ManualClock, row
 
 _MAX_ROWS = 3

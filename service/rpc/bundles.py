@@ -1,0 +1,172 @@
+"""Bundles of requests from the transport's lane: one request to the scheduler, one answer for all.
+
+What the lane recognises was judged before, so nothing is parsed or checked here. Whatever is out
+of the ordinary (a plan that is out of date, a full queue, a server that drains) turns the bundle
+back into single events, which go the way of every other request.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from service.errors import RequestCancelled
+from service.inference.request import Outcome, Request
+from service.rpc.codec import STREAM_TAIL
+from service.rpc.plan import Plan
+from service.rpc.served import ServedModel
+from service.rpc.status import status_of
+from service.tensors import Tensors, to_raw
+from service.transport.seam import Arity, Bundle, Call, Code
+
+# Trailers of every unary answer, in microseconds.
+QUEUE_US: Final = "penstock-queue-us"
+COMPUTE_US: Final = "penstock-compute-us"
+ENDS_ON_ERROR: Final = ("triton_grpc_error", "true")  # metadata of streams that want it so
+_NO_INPUTS: Tensors = {}
+
+
+class Failing(Protocol):
+    """A stream as far as a failed request of it is concerned."""
+
+    def fail(
+        self, ticket: int, request_id: str, code: Code, text: str, served: ServedModel
+    ) -> None:
+        """Answer a request that failed in execution."""
+
+
+FindStream = Callable[[Call], Failing | None]
+
+
+class BundleRequest(Request):
+    """The requests of a bundle as one. Its inputs are copied side by side when it is run."""
+
+    __slots__ = ("_answer", "_bundle", "_parts")
+
+    def __init__(self, bundle: Bundle, answer: "BundleAnswer", default_deadline_s: float) -> None:
+        """default_deadline_s: for callers without a deadline; 0: they wait for ever."""
+        plan = answer.plan
+        deadlines = bundle.deadlines
+        if deadlines is None and default_deadline_s:
+            deadlines = (time.monotonic() + default_deadline_s,) * 2
+        count = bundle.count
+        super().__init__(
+            _NO_INPUTS,
+            plan.outputs,
+            rows=count * plan.rows,
+            on_end=self._ended,
+            deadline=deadlines[1] if deadlines else None,
+            priority=plan.priority,
+            timeout_us=plan.timeout_us,
+            key=plan.key,
+            count=count,
+            size=count * answer.request_bytes,
+        )
+        if deadlines:
+            self.first_deadline = deadlines[0]
+        self._bundle = bundle
+        self._answer = answer
+        self._parts: Sequence[Request] = ()
+        bundle.owner = self
+
+    @property
+    def plan(self) -> Plan:
+        """What its requests ask for."""
+        return self._answer.plan
+
+    def strip(self) -> None:
+        """Let go of what nobody waits for any more."""
+        answer = self._answer
+        self.count = count = self._bundle.strip()
+        self.rows = count * answer.plan.rows
+        self.bytes = count * answer.request_bytes
+
+    def claim(self) -> Tensors:
+        """Return the inputs of the requests whose callers still wait."""
+        self.strip()
+        if not self.count:
+            self.cancel()
+            return _NO_INPUTS
+        bundle = self._bundle
+        arrays: Tensors = {}
+        for index, (name, dtype, row_shape) in enumerate(self._answer.inputs):
+            arrays[name] = np.frombuffer(bundle.input(index), dtype).reshape(row_shape)
+        return arrays
+
+    def singles(self) -> Sequence[Request]:
+        """Return a request for each of its callers; its own end is theirs from now on."""
+        if self.count == 1 or self.ended:
+            return (self,)
+        bundles = self._bundle.split()
+        self._parts = [BundleRequest(bundle, self._answer, 0.0) for bundle in bundles]
+        for part in self._parts:
+            part.arrived = self.arrived
+        return self._parts
+
+    def _ended(self, outcome: Outcome) -> None:
+        if not self._parts:
+            self._answer.give(self._bundle, outcome)
+            return
+        for part in self._parts:
+            part.fail(outcome.error or RequestCancelled())
+
+
+class BundleAnswer:
+    """Answers the bundles of one plan."""
+
+    def __init__(
+        self, plan: Plan, arity_of: Callable[[str], Arity], find_stream: FindStream
+    ) -> None:
+        self.plan = plan
+        self.request_bytes = plan.size
+        # Name, dtype and shape, where -1 stands for the rows of all requests.
+        self.inputs = tuple(
+            (entry.name, entry.dtype, (-1, *entry.shape[1:]) if plan.is_batched else entry.shape)
+            for entry in plan.inputs
+        )
+        self._is_batched = plan.is_batched
+        self._arity_of = arity_of
+        self._find_stream = find_stream
+
+    def give(self, bundle: Bundle, outcome: Outcome) -> None:
+        """Answer every request of the bundle with the outcome."""
+        count = bundle.count
+        served = self.plan.served
+        try:
+            if outcome.error is not None:
+                raise outcome.error
+            self._answer(bundle, outcome, count)
+        except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
+            self._refuse(bundle, error, count)
+        else:
+            served.record(Code.OK, count)
+
+    def _answer(self, bundle: Bundle, outcome: Outcome, count: int) -> None:
+        encoder = self.plan.served.encoder
+        outputs = outcome.outputs or {}
+        first = (self.plan.rows,) if self._is_batched else ()
+        skip = len(first)
+        fixed = encoder.fixed(
+            tuple([(name, first + array.shape[skip:]) for name, array in outputs.items()])
+        )
+        raws = [to_raw(encoder.datatype(name), array) for name, array in outputs.items()]
+        encoder.check_size(len(fixed) + sum([len(raw) for raw in raws]) // count)
+        timings = outcome.timings
+        values = (timings.queue_ns // 1000, timings.compute_ns // 1000)
+        bundle.answer(fixed, raws, tail=STREAM_TAIL, trailers=values)
+
+    def _refuse(self, bundle: Bundle, error: Exception, count: int) -> None:
+        code, text = status_of(error)
+        served = self.plan.served
+        served.record(code, count)
+        for call, ticket, request_id in bundle.members():
+            if self._arity_of(call.method) is Arity.UNARY:
+                call.finish(code, text)
+            elif (stream := self._find_stream(call)) is not None:
+                stream.fail(ticket, request_id, code, text, served)
+            elif ENDS_ON_ERROR in call.metadata:
+                call.finish(code, text)
+            else:  # everything else of the stream is answered, and its end is on the way
+                call.answer(ticket, served.encoder.stream_error(request_id, text))
+        bundle.events()  # which empties it
