@@ -40,9 +40,6 @@ class MemoryCall:
         self._done.add()
         return True
 
-    def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Do nothing: nobody reads it."""
-
     def answer(self, ticket: int, message: bytes) -> bool:
         """Count one answer of a stream."""
         del ticket
