@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import onnx
@@ -67,8 +68,8 @@ def quantize(
 ) -> Variant:
     """Make one variant of a model, ungated: a smaller file that may be slower or less accurate.
 
-    kind: one of KINDS. output: the file to write. calibration: needed for int8-static.
-    method: of int8-static, "minmax", or "percentile" that cuts off rare extremes.
+    kind: one of KINDS. output: the file to write, which must not exist. calibration: needed for
+    int8-static. method: of int8-static, "minmax", or "percentile" that cuts off rare extremes.
     Raises UsageError for what cannot be asked for, CompressionFailed if the model has nothing to
     quantise or the step fails, ChildCrashed if it crashes or takes longer than timeout_s.
     """
@@ -77,6 +78,12 @@ def quantize(
     if method not in METHODS:
         raise UsageError(f"calibration method {method!r}: expected one of {', '.join(METHODS)}")
     check_request(kind, "cpu", calibrated=calibration is not None)
+    if not model.is_file():
+        raise UsageError(f"{model}: no such file")
+    if output.exists():
+        raise UsageError(f"{output} exists, and is not overwritten")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: no such directory")
     teach: tuple[Tensors, ...] = ()
     if kind == INT8_STATIC and calibration is not None:
         inputs = input_specs(model)
@@ -176,6 +183,13 @@ def _int8_dynamic(job: Job) -> str:
 
 
 def _int8_static(job: Job) -> str:
+    with TemporaryDirectory(prefix=".ready-", dir=job.target.parent) as place:
+        _quantize_ready(job, Path(place) / "ready.onnx")
+    return ""
+
+
+def _quantize_ready(job: Job, ready: Path) -> None:
+    """Fold and optimise the graph into `ready`, as the quantiser needs it, and quantise that."""
     from onnxruntime.quantization import (  # noqa: PLC0415 (slow)
         CalibrationMethod,
         QuantFormat,
@@ -184,7 +198,6 @@ def _int8_static(job: Job) -> str:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
-    ready = job.target.with_name("ready.onnx")
     # Symbolic shape inference fails on graphs that torch writes; that of onnx does not.
     large = _is_large(job.source)
     quant_pre_process(
@@ -216,9 +229,6 @@ def _int8_static(job: Job) -> str:
         extra_options=extra,
         use_external_data_format=large,
     )
-    for path in job.target.parent.glob("ready.onnx*"):
-        path.unlink()
-    return ""
 
 
 def _w4(job: Job) -> str:

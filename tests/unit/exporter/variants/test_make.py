@@ -134,6 +134,20 @@ def test_a_variant_is_signed_as_its_source(kind: str, tmp_path: Path) -> None:
     assert not made.graph.value_info
 
 
+def test_no_file_is_overwritten(tmp_path: Path) -> None:
+    """Neither the output, nor a neighbour that has the name of a step in between."""
+    source = linear(tmp_path / "m.onnx")
+    (tmp_path / "ready.onnx").write_text("mine")
+    with pytest.raises(UsageError, match=r"m\.onnx exists, and is not overwritten"):
+        quantize(source, source, "int8-dynamic")
+    make(Job("int8-static", source, tmp_path / "q.onnx", _teach(16)))
+    assert (tmp_path / "ready.onnx").read_text() == "mine"
+    with pytest.raises(UsageError, match="no such file"):
+        quantize(tmp_path / "gone.onnx", tmp_path / "r.onnx", "int8-dynamic")
+    with pytest.raises(UsageError, match="no such directory"):
+        quantize(source, tmp_path / "gone" / "r.onnx", "int8-dynamic")
+
+
 @pytest.mark.parametrize(("kind", "method"), [("int4", "minmax"), ("int8-static", "entropy")])
 def test_unknown_kinds_and_methods(kind: str, method: str, tmp_path: Path) -> None:
     """What is not known is refused before anything runs."""
