@@ -18,6 +18,8 @@ from service.errors import ManifestError, SettingsError
 from service.repository.signing import PublicKey
 from tests.support.signed import publish_signed, write_keys
 
+_ROOT = Path(__file__).parents[3]
+
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
 def test_a_signed_version_passes(tmp_path: Path, curve: ec.EllipticCurve) -> None:
@@ -168,3 +170,24 @@ def test_we_read_the_signature_of_model_signing(tmp_path: Path) -> None:
     _change(version / "model.onnx")
     with pytest.raises(SignatureFailed, match="was changed"):
         verify_signature(version, public)
+
+
+def test_without_the_package_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server or an exporter without the extra says so before anything is loaded."""
+    private, public = write_keys(tmp_path)
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    with pytest.raises(SettingsError, match=r"pip install 'penstock\[sign\]'"):
+        PublicKey(public)
+    with pytest.raises(UsageError, match=r"pip install 'penstock\[sign\]'"):
+        PrivateKey(private)
+
+
+def test_the_server_loads_no_cryptography_unasked() -> None:
+    """Who does not demand signatures needs no package for them."""
+    program = "import sys, service.app.server; print('cryptography' in sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=_ROOT, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.strip() == "False"
