@@ -140,6 +140,46 @@ def apply_names(model: ir.Model, inputs: Inputs, outputs: Sequence[str]) -> None
         )
 
 
+def number_names(model: ir.Model) -> None:
+    """Name nodes and inner values by number, and put weights in the order of their first use.
+
+    Some converters put random identifiers into names, and weights in the order of a set: equal
+    models gave other bytes.
+    """
+    graphs = [model.graph, *model.graph.subgraphs()]
+    kept = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    inner: list[ir.Value] = []
+    for graph in graphs:
+        inner += [*_in_order_of_use(graph), *(graph.inputs if graph is not model.graph else ())]
+    for number, node in enumerate(model.graph.all_nodes()):
+        node.name = f"{node.op_type}_{number}"
+        inner += node.outputs
+    for number, value in enumerate(inner):
+        # Absent outputs have no name, and must not get one.
+        if value.name and id(value) not in kept:
+            value.name = f"value_{number}"
+    for number, graph in enumerate(graphs[1:]):
+        graph.name = f"graph_{number}"
+    for graph in graphs:
+        weights = _in_order_of_use(graph)
+        graph.initializers.clear()
+        for weight in weights:
+            graph.register_initializer(weight)
+
+
+def _in_order_of_use(graph: ir.Graph) -> list[ir.Value]:
+    """Return the weights of a graph as its nodes, and those in its branches, first need them."""
+    own = {id(value) for value in graph.initializers.values()}
+    used = {
+        id(value): value
+        for node in graph.all_nodes()
+        for value in node.inputs
+        if value is not None and id(value) in own
+    }
+    unused = [v for _, v in sorted(graph.initializers.items()) if id(v) not in used]
+    return [*used.values(), *unused]
+
+
 def numpy_types(values: Sequence[ir.Value]) -> dict[str, np.dtype]:
     """Return the numpy type of each value by name; raise UsageError for what no request carries."""
     known = {datatype.numpy for datatype in DATATYPES if datatype is not BYTES}

@@ -16,7 +16,7 @@ from onnx import version_converter
 from exporter.errors import ConversionFailed, UsageError
 from exporter.inputs import make_inputs
 from exporter.sources.base import Opened, Request
-from exporter.sources.graph import apply_names
+from exporter.sources.graph import apply_names, number_names
 from service.errors import dims, listed
 from service.tensors import Array, Tensors
 
@@ -158,4 +158,5 @@ def _model_with(proto: onnx.ModelProto, kept: Sequence[int]) -> ir.Model:
     model: ir.Model = ir.from_proto(proto)
     outputs = list(model.graph.outputs)
     model.graph.outputs[:] = [outputs[position] for position in kept]
+    number_names(model)
     return model

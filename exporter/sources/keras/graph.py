@@ -20,7 +20,7 @@ from onnx import version_converter
 from exporter.errors import ConversionFailed
 from exporter.inputs import Inputs, check_names
 from exporter.sources.base import Opened, Request
-from exporter.sources.graph import apply_names, clean_name
+from exporter.sources.graph import apply_names, clean_name, number_names
 from exporter.sources.user_code import innermost_line, line_in_text
 from service.errors import listed
 from service.tensors import Array, Tensors
@@ -70,6 +70,7 @@ def opened_function(function: Function, inputs: Inputs, request: Request) -> Ite
     def convert() -> ir.Model:
         model: ir.Model = ir.from_proto(_converted(traced, specs, request.opset))
         _order_inputs(model, [item.name for item in inputs])
+        number_names(model)
         apply_names(model, inputs, outputs)
         return model
 

@@ -141,6 +141,13 @@ def test_boosted_trees_are_proved(name: str, tmp_path: Path) -> None:
     assert all(s.shape[0] == -1 for s in proven.outputs)
 
 
+def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
+    """The random names that a converter gives its nodes are not kept."""
+    model = _boosted("LGBMClassifier")
+    contents = {convert(model, tmp_path).model.read_bytes() for _ in range(2)}
+    assert len(contents) == 1
+
+
 @pytest.mark.parametrize("name", ["x.json", "x.ubj", "two.json", "r.json", "l.txt", "l2.txt"])
 def test_files_of_boosters_are_proved(name: str, tmp_path: Path) -> None:
     """What XGBoost and LightGBM write themselves holds no code and is read as it is."""
