@@ -14,11 +14,12 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use std::net::TcpListener;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
-const ENOUGH: Duration = Duration::from_millis(300);
+const LOOK: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(20); // for what takes milliseconds
 const SLOW: Duration = Duration::from_millis(10);
 const LIMIT: u32 = 4; // calls that a connection may have at once
 
@@ -143,14 +144,27 @@ fn work(address: &str, path: &str, schedule: Schedule) -> Work {
     }
 }
 
-fn measure(work: &Work) -> Sample {
+// Run a load until there is enough in its sample.
+fn measure(work: &Work, enough: impl Fn(&Sample) -> bool) -> Sample {
     let engine = Engine::start(work).unwrap();
-    thread::sleep(ENOUGH);
-    let sample = engine.take().unwrap();
+    let began = Instant::now();
+    let mut sample = engine.take().unwrap();
+    while !enough(&sample) && began.elapsed() < PATIENCE {
+        thread::sleep(LOOK);
+        sample.then(&engine.take().unwrap());
+    }
     engine.stop(Duration::from_secs(1));
     assert!(engine.take().is_none());
     assert_eq!(sample.answered, sample.latency.count());
     sample
+}
+
+fn answers(count: u64) -> impl Fn(&Sample) -> bool {
+    move |sample| sample.answered >= count
+}
+
+fn has_failed(sample: &Sample) -> bool {
+    !sample.failures.is_empty()
 }
 
 fn closed(path: &str, in_flight: usize) -> Work {
@@ -167,14 +181,12 @@ fn only_failure(sample: &Sample) -> (i32, &str) {
 
 #[test]
 fn answers_are_counted_with_what_the_server_says_of_them() {
-    let sample = measure(&closed("/ok", 4));
-    assert!(sample.answered > 100, "{}", sample.answered);
-    assert!(sample.failures.is_empty(), "{:?}", sample.failures);
+    let sample = measure(&closed("/ok", 4), answers(100));
+    assert!(sample.answered >= 100 && sample.failures.is_empty(), "{:?}", sample.failures);
     assert_eq!(sample.timings[0].count(), sample.answered);
     assert!((sample.timings[0].mean_s() - 1.5e-3).abs() < 1e-5);
     assert_eq!(sample.lag.count(), 0);
     assert_eq!(sample.stream_limit, None);
-    assert!(sample.seconds >= ENOUGH.as_secs_f64());
     let usage = sample.usage[0];
     assert!(!usage.cpu.is_zero() && !usage.busy.is_zero(), "{usage:?}");
     assert!(usage.busy.as_secs_f64() <= sample.seconds, "{usage:?}");
@@ -182,19 +194,19 @@ fn answers_are_counted_with_what_the_server_says_of_them() {
 
 #[test]
 fn connections_and_threads_share_the_load() {
-    let sample = measure(&Work { connections: 3, threads: 2, ..closed("/slow", 7) });
-    assert!(sample.failures.is_empty(), "{:?}", sample.failures);
+    let work = Work { connections: 3, threads: 2, ..closed("/slow", 7) };
+    let sample = measure(&work, answers(100));
+    assert!(sample.answered >= 100 && sample.failures.is_empty(), "{:?}", sample.failures);
     assert_eq!(sample.usage.len(), 2);
     let rate = 7.0 / SLOW.as_secs_f64();
     #[allow(clippy::cast_precision_loss)]
     let answered = sample.answered as f64;
-    assert!(answered <= rate * sample.seconds + 7.0, "{answered}");
-    assert!(answered > rate * sample.seconds / 10.0, "{answered}");
+    assert!(answered <= rate * sample.seconds + 7.0, "{answered} in {} s", sample.seconds);
 }
 
 #[test]
 fn a_server_that_allows_fewer_calls_is_named() {
-    let sample = measure(&closed("/slow", 9));
+    let sample = measure(&closed("/slow", 9), answers(20));
     assert_eq!(sample.stream_limit, Some(LIMIT as usize));
     assert!(sample.failures.is_empty(), "{:?}", sample.failures);
 }
@@ -209,17 +221,20 @@ fn failures_are_counted_by_code_and_are_no_answers() {
         ("/hang-up", code::UNAVAILABLE, "connection"),
     ];
     for (path, code, text) in expected {
-        let sample = measure(&closed(path, 2));
+        let is_lost = path == "/hang-up";
+        let sample = measure(&closed(path, 2), |sample| {
+            has_failed(sample) && (sample.reconnects > 0 || !is_lost)
+        });
         let (found, first) = only_failure(&sample);
         assert_eq!(found, code, "{path}: {first}");
         assert!(first.contains(text), "{path}: {first}");
-        assert_eq!(sample.reconnects > 0, path == "/hang-up", "{path}");
+        assert_eq!(sample.reconnects > 0, is_lost, "{path}");
     }
 }
 
 #[test]
 fn a_request_without_an_answer_fails_in_time() {
-    let sample = measure(&Work { timeout: SLOW, ..closed("/silent", 2) });
+    let sample = measure(&Work { timeout: SLOW, ..closed("/silent", 2) }, has_failed);
     assert_eq!(only_failure(&sample).0, code::DEADLINE_EXCEEDED);
 }
 
@@ -227,7 +242,8 @@ fn a_request_without_an_answer_fails_in_time() {
 fn in_an_open_loop_latency_counts_from_the_schedule() {
     // One at a time and 10 ms each, twice as many arrive: waiting in the client is what grows.
     let schedule = Schedule::Open { per_second: 200.0, seed: 1 };
-    let sample = measure(&Work { most_in_flight: 1, ..work(&serve(), "/slow", schedule) });
+    let work = Work { most_in_flight: 1, ..work(&serve(), "/slow", schedule) };
+    let sample = measure(&work, answers(50));
     assert!(sample.failures.is_empty(), "{:?}", sample.failures);
     assert!(sample.latency.max_s() > 5.0 * SLOW.as_secs_f64(), "{}", sample.latency.max_s());
     assert!(sample.lag.max_s() > 4.0 * SLOW.as_secs_f64(), "{}", sample.lag.max_s());
@@ -236,52 +252,54 @@ fn in_an_open_loop_latency_counts_from_the_schedule() {
 #[test]
 fn in_an_open_loop_arrivals_do_not_wait_for_answers() {
     let schedule = Schedule::Open { per_second: 200.0, seed: 1 };
-    let sample = measure(&Work { connections: 2, ..work(&serve(), "/ok", schedule) });
-    assert!((20..120).contains(&sample.lag.count()), "{}", sample.lag.count());
-    assert!(sample.answered <= sample.lag.count());
+    let work = Work { connections: 2, ..work(&serve(), "/silent", schedule) };
+    let sample = measure(&work, |sample| sample.lag.count() >= 6);
+    assert!(sample.lag.count() >= 6 && sample.answered == 0, "{}", sample.lag.count());
 }
 
 #[test]
 fn messages_of_streams_are_answered_in_any_order() {
     for path in ["/talk", "/backwards"] {
-        let sample = measure(&Work { streams: 2, ..closed(path, 8) });
-        assert!(sample.answered > 100, "{path}: {}", sample.answered);
-        assert!(sample.failures.is_empty(), "{path}: {:?}", sample.failures);
+        let sample = measure(&Work { streams: 2, ..closed(path, 8) }, answers(100));
+        let failures = &sample.failures;
+        assert!(sample.answered >= 100 && failures.is_empty(), "{path}: {failures:?}");
     }
 }
 
 #[test]
 fn without_ids_messages_are_answered_in_order() {
-    let sample = measure(&Work { streams: 1, matching: Matching::default(), ..closed("/talk", 8) });
-    assert!(sample.answered > 100 && sample.failures.is_empty(), "{:?}", sample.failures);
+    let work = Work { streams: 1, matching: Matching::default(), ..closed("/talk", 8) };
+    let sample = measure(&work, answers(100));
+    assert!(sample.answered >= 100 && sample.failures.is_empty(), "{:?}", sample.failures);
 }
 
 #[test]
 fn an_error_in_a_reply_is_a_failure_of_its_message_alone() {
-    let sample = measure(&Work { streams: 1, ..closed("/every-other", 4) });
+    let sample = measure(&Work { streams: 1, ..closed("/every-other", 4) }, answers(50));
     let failed = &sample.failures[&code::UNKNOWN];
     assert_eq!(failed.first, "bad");
-    assert!(sample.answered > 50 && failed.count.abs_diff(sample.answered) <= 4);
+    assert!(failed.count.abs_diff(sample.answered) <= 4, "{failed:?}");
 }
 
 #[test]
 fn a_stream_that_breaks_is_opened_again() {
-    let sample = measure(&Work { streams: 1, ..closed("/ends", 4) });
-    assert!(sample.answered > 2, "{}", sample.answered);
+    let sample = measure(&Work { streams: 1, ..closed("/ends", 4) }, answers(3));
+    assert!(sample.answered > 2, "{}", sample.answered); // more than one stream has given
     assert_eq!(sample.failures[&code::UNAVAILABLE].first, "going");
-    let sample = measure(&Work { streams: 1, ..closed("/unknown-id", 4) });
+    let sample = measure(&Work { streams: 1, ..closed("/unknown-id", 4) }, has_failed);
     let (code, text) = only_failure(&sample);
     assert_eq!(code, code::INTERNAL);
     assert!(text.contains("\"ffffffff\", which waits for no answer"), "{text}");
-    let sample = measure(&Work { streams: 1, timeout: SLOW, ..closed("/silent", 4) });
+    let work = Work { streams: 1, timeout: SLOW, ..closed("/silent", 4) };
+    let sample = measure(&work, has_failed);
     assert_eq!(only_failure(&sample).0, code::DEADLINE_EXCEEDED);
 }
 
 #[test]
 fn in_an_open_loop_streams_take_turns() {
     let schedule = Schedule::Open { per_second: 400.0, seed: 1 };
-    let sample = measure(&Work { streams: 3, ..work(&serve(), "/talk", schedule) });
-    assert!(sample.answered > 20 && sample.failures.is_empty(), "{:?}", sample.failures);
+    let sample = measure(&Work { streams: 3, ..work(&serve(), "/talk", schedule) }, answers(20));
+    assert!(sample.answered >= 20 && sample.failures.is_empty(), "{:?}", sample.failures);
     assert!(sample.lag.count() >= sample.answered);
 }
 
