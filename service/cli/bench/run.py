@@ -70,10 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _INTERRUPTED
     advice = advise([_point(level) for level in levels], plan.latency_limit_s)
     subject = _subject(plan, model, messages)
-    _show(arguments, plan, subject, levels, advice)
+    _show(arguments, plan, subject, levels, advice, interrupted=bench.interrupted)
     if bench.cut_short:
         raise ServerUnreachable(f"the other loads were not measured: {bench.cut_short}")
-    if levels[-1].end == "interrupted":
+    if bench.interrupted:
         return _INTERRUPTED
     return _FAILED if any(level.failed for level in levels) else 0
 
@@ -87,6 +87,7 @@ class _Bench:
         self._model = model
         self._messages = messages
         self._progress = Progress(sys.stderr)
+        self.interrupted = False
         self.cut_short = ""
 
     def measure(self) -> list[Level]:
@@ -101,9 +102,9 @@ class _Bench:
                 self._progress.begin(str(load), number, len(loads))
                 levels.append(self._measure_one(load))
                 if levels[-1].end == "interrupted":
-                    break
-        except KeyboardInterrupt:  # between two loads
-            pass
+                    raise KeyboardInterrupt  # noqa: TRY301  as between two loads
+        except KeyboardInterrupt:
+            self.interrupted = True
         except ServerUnreachable as error:
             if not levels:
                 raise
@@ -231,12 +232,15 @@ def _show(
     subject: Subject,
     levels: list[Level],
     advice: Advice,
+    *,
+    interrupted: bool,
 ) -> None:
     text = render(subject, levels, advice)
     to_stdout = arguments.json == "-"
     print(text, file=sys.stderr if to_stdout else sys.stdout, flush=True)
     if arguments.json:
-        _write_json(arguments.json, _document(plan, subject, levels, advice))
+        document = _document(plan, subject, levels, advice)
+        _write_json(arguments.json, document | {"interrupted": interrupted})
     if arguments.plot:
         title = text.splitlines()[0]
         plot.draw(arguments.plot, title, levels, advice)
@@ -269,7 +273,6 @@ def _document(plan: Plan, subject: Subject, levels: list[Level], advice: Advice)
         "knee": advice.knee,
         "recommended": advice.recommended,
         "reason": advice.reason,
-        "interrupted": levels[-1].end == "interrupted",
     }
 
 
