@@ -58,7 +58,7 @@ class Plan:
 
     def connections_for(self, calls: int) -> int:
         """Return how many connections so many calls at once are spread over."""
-        return self.connections or math.ceil(calls / _PER_CONNECTION)
+        return self.connections or max(self.threads, math.ceil(calls / _PER_CONNECTION))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +111,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stream", action="store_true", help="use ModelStreamInfer")
     group.add_argument("--streams", type=_count, metavar="N", help="streams at once (default: 1)")
     group.add_argument(
-        "--connections", type=_count, default=0, metavar="N", help="(default: one for 100 calls)"
+        "--connections",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="(default: one a thread, and one for 100 calls)",
     )
     group.add_argument(
         "--threads", type=_count, default=1, metavar="N", help="of the client (default: 1)"

@@ -102,7 +102,7 @@ class _Bench:
                 self._progress.begin(str(load), number, len(loads))
                 levels.append(self._measure_one(load))
                 if levels[-1].end == "interrupted":
-                    raise KeyboardInterrupt  # noqa: TRY301  as between two loads
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.interrupted = True
         except ServerUnreachable as error:

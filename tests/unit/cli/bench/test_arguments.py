@@ -39,10 +39,16 @@ def test_streams_are_one_unless_more_are_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "calls", "connections"),
-    [((), 1, 1), ((), 100, 1), ((), 101, 2), (("--connections", "7"), 1, 7)],
+    [
+        ((), 1, 1),
+        ((), 100, 1),
+        ((), 101, 2),
+        (("--connections", "7"), 1, 7),
+        (("--threads", "3"), 1, 3),
+    ],
 )
 def test_connections_follow_the_calls(flags: tuple[str, ...], calls: int, connections: int) -> None:
-    """A connection takes a hundred calls, unless a number is given."""
+    """A connection takes a hundred calls and each thread has one, unless a number is given."""
     assert plan(*flags).connections_for(calls) == connections
 
 
