@@ -49,7 +49,13 @@ def _outputs(estimator: Any) -> _Outputs:
     if _is_regressor(estimator):
         return {0: "prediction"}, lambda rows: [column(estimator.predict(rows))], ()
     if hasattr(estimator, "predict"):
-        return {0: "label"}, lambda rows: [_labels(estimator.predict(rows))], ()
+        # The marks of outliers, 1 and -1, have a second axis in the graph; clusters have none.
+        shape = (-1, 1) if _is_outlier_detector(estimator) else (-1,)
+        return (
+            {0: "label"},
+            lambda rows: [np.asarray(estimator.predict(rows)).astype(np.int64).reshape(shape)],
+            (),
+        )
     if hasattr(estimator, "transform"):
         return {0: "transformed"}, lambda rows: [column(estimator.transform(rows))], ()
     raise UsageError(f"{type(estimator).__name__} neither predicts nor transforms")
@@ -80,14 +86,10 @@ def _is_regressor(estimator: Any) -> bool:
     return bool(is_regressor(estimator))
 
 
-def _labels(values: Any) -> Array:
-    array = np.asarray(values).astype(np.int64)
-    return array.reshape(-1, 1) if _is_outlier_mark(array) else array
+def _is_outlier_detector(estimator: Any) -> bool:
+    from sklearn.base import is_outlier_detector  # noqa: PLC0415 (an extra)
 
-
-def _is_outlier_mark(array: Array) -> bool:
-    """Tell whether these are the 1 and -1 of an outlier detector, which the graph has in rows."""
-    return set(np.unique(array)) <= {-1, 1}
+    return bool(is_outlier_detector(estimator))
 
 
 def _quietly(predict: Callable[[Array], Sequence[Array]]) -> Callable[[Array], Sequence[Array]]:

@@ -90,8 +90,10 @@ def test_regressors_and_transformers_have_one_output(
 )
 def test_what_only_labels_gives_labels(estimator: Any, tmp_path: Path) -> None:
     """Clusters, outliers and classifiers without probabilities: the label alone."""
-    _, proven = proved(estimator.fit(_ROWS, _CLASSES), tmp_path, examples=_ROWS)
-    assert [(s.name, s.datatype.wire) for s in proven.outputs] == [("label", "INT64")]
+    estimator.fit(_ROWS, _CLASSES)
+    for first in range(6):  # whatever label the row that is alone has
+        _, proven = proved(estimator, tmp_path, examples=_ROWS[first:])
+        assert [(s.name, s.datatype.wire) for s in proven.outputs] == [("label", "INT64")]
 
 
 def test_names_of_classes_become_labels(tmp_path: Path) -> None:
