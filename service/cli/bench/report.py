@@ -10,7 +10,7 @@ from service.cli.table import table
 
 _HEADERS: Final = (
     "LOAD", "REQUESTS/S", "MEAN", "p50", "p90", "p95", "p99", "p99.9", "MAX",
-    "QUEUE", "COMPUTE", "ROWS/RUN", "FAILED", "CLIENT", "WINDOWS",
+    "QUEUE", "COMPUTE", "ROWS/RUN", "FAILED", "CLIENT", "WAITED", "WINDOWS",
 )  # fmt: skip
 _LONGEST_TEXT: Final = 160
 
@@ -82,6 +82,7 @@ def _row(level: Level) -> tuple[str, ...]:
         f"{rows:.1f}" if rows else "-",
         f"{level.failed:,}" if level.failed else "0",
         f"{level.client.cpu_share:.0%}",
+        f"{level.client.waiting_share:.0%}",
         f"{level.windows}{mark}",
     )
 
@@ -89,7 +90,10 @@ def _row(level: Level) -> tuple[str, ...]:
 def _legend(levels: Sequence[Level], *, closed: bool) -> str:
     load = "requests in flight" if closed else "requests that arrive"
     counted = "Latencies in ms, from when a request was to be sent."
-    lines = [f"LOAD: {load}. {counted} CLIENT: share of a CPU."]
+    lines = [
+        f"LOAD: {load}. {counted}",
+        "CLIENT: share of a CPU that it had. WAITED: share of the time that it waited for one.",
+    ]
     sources = {level.server.source for level in levels if level.server}
     if sources:
         lines.append(
@@ -109,9 +113,11 @@ _ENDS: Final = {
 
 
 def _notes(levels: Sequence[Level]) -> list[str]:
-    notes = [
-        f"at {level.load}: {level.client.bottleneck}" for level in levels if level.client.bottleneck
-    ]
+    held_up: dict[str, list[str]] = {}
+    for level in levels:
+        if level.client.bottleneck:
+            held_up.setdefault(level.client.bottleneck, []).append(str(level.load))
+    notes = [f"at {', '.join(loads)}: {reason}" for reason, loads in held_up.items()]
     for level in levels:
         notes += [
             f"at {level.load}: {failure.count:,} failed with {failure.code}"

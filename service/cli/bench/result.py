@@ -188,8 +188,7 @@ def bottleneck(
             "they were due"
         )
     if waiting >= _WAITING or busy >= _BUSY:
-        share = max(waiting, busy - cpu)
-        return f"the client waited for a CPU {share:.0%} of the time; latencies have a part of it"
+        return "the client waited for a CPU, and latencies have a part of that"
     return None
 
 

@@ -32,16 +32,14 @@ def test_report_of_a_closed_loop() -> None:
         "client: a machine",
         (
             "LOAD  REQUESTS/S  MEAN   p50    p90    p95    p99    p99.9  MAX    QUEUE  COMPUTE"
-            "  ROWS/RUN  FAILED  CLIENT  WINDOWS"
+            "  ROWS/RUN  FAILED  CLIENT  WAITED  WINDOWS"
         ),
         (
             "8     12,345      1.000  1.000  1.000  1.000  1.000  1.000  1.000  0.020  0.030  "
-            "  2.5       0       10%     3"
+            "  2.5       0       10%     0%      3"
         ),
-        (
-            "LOAD: requests in flight. Latencies in ms, from when a request was to be sent. "
-            "CLIENT: share of a CPU."
-        ),
+        "LOAD: requests in flight. Latencies in ms, from when a request was to be sent.",
+        "CLIENT: share of a CPU that it had. WAITED: share of the time that it waited for one.",
         (
             "QUEUE, COMPUTE: means in the server, in ms, by its trailers. "
             "ROWS/RUN: rows in one run of the model."
@@ -91,6 +89,17 @@ def test_failures_are_told_by_status() -> None:
     assert "at 1: 1 failed with UNAVAILABLE" in lines
     assert "at 1: connections were lost 2 times" in lines
     assert lines[-1] == "recommended: none, nothing was answered"
+
+
+def test_loads_that_were_held_up_alike_share_a_note() -> None:
+    """What held up the client is said once, with the loads that it is true of."""
+    levels = [
+        level(FakeSample(usage=[(0.1, 0.2, share)]), Load(count, None, 1, 0))
+        for count, share in ((1, 0.5), (2, 0.1), (4, 0.3))
+    ]
+    lines = render(SUBJECT, levels, ADVICE).splitlines()
+    assert [line.split()[-2] for line in lines[3:6]] == ["50%", "10%", "30%"]
+    assert "at 1, 4: the client waited for a CPU, and latencies have a part of that" in lines
 
 
 def test_knee_is_told_beside_another_recommendation() -> None:
