@@ -27,6 +27,7 @@ from service.tensors import Tensors
 
 FP32: Final = "fp32"
 _COUPLED: Final = 1.1  # how much faster dynamic int8 must be than static to be taken
+_UNTIMED: Final = "speed was not measured: variants for a GPU were only compared, on this CPU"
 _WORTH: Final = 1.03  # what other session options than the default must gain, to be more than noise
 
 Timer: TypeAlias = Callable[[Sequence[Entry], Sequence[Tensors]], Sequence[Timing]]
@@ -90,6 +91,8 @@ def compress(  # noqa: PLR0913 (each argument is a decision of the user's, and h
     )  # fmt: skip
     if device == "cpu":
         report = _timed(report, subject, timer or _timer(timeout_s), say)
+    elif kinds:
+        report = replace(report, reason=_UNTIMED)
     return _chosen(report, subject)
 
 

@@ -65,6 +65,15 @@ def test_equal_scores_have_no_loss() -> None:
     assert float(loss) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_the_loss_is_the_softened_divergence_times_the_temperature_squared() -> None:
+    """So that its gradient keeps its size, whatever the temperature."""
+    student, teacher = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])
+    p, q = torch.softmax(teacher / 4, 1), torch.softmax(student / 4, 1)
+    want = 16 * float((p * (p / q).log()).sum())
+    loss = distillation_loss(student, teacher, None, temperature=4.0, hard=0.0)
+    assert float(loss) == pytest.approx(want, rel=1e-5)
+
+
 def test_labels_count_as_much_as_was_said() -> None:
     """With hard=1 only the labels are left."""
     scores, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])

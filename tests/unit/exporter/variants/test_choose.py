@@ -249,6 +249,7 @@ def test_half_precision_for_a_gpu_is_not_timed_on_a_cpu(tmp_path: Path) -> None:
     choice = compress(linear(tmp_path / "m.onnx"), tmp_path, cases=cases(16), device="cuda")
     assert choice.variant == "fp16"
     assert choice.report.trials[0].timings == ()
+    assert "speed was not measured" in choice.report.to_markdown()
 
 
 def test_a_smaller_file_alone_can_be_enough(tmp_path: Path) -> None:
