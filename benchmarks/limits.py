@@ -11,13 +11,16 @@ Latencies are compared in alternating rounds, as medians.
 import argparse
 import datetime as dt
 import json
+import math
 import os
+import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -168,6 +171,51 @@ def linear(context: Context) -> Figure:
     return Figure("CPU a request, 256 in flight against 16", "at most 1x", text, ratio <= 1.0)
 
 
+def inside(context: Context) -> Figure:
+    """Time inside the server with one request in flight, by its own clock, without the run."""
+    requests = context.requests()
+    with context.server() as (server, address):
+        context.warm(address)
+        before = overhead_buckets(server)
+        for _ in range(context.rounds):
+            drive(address, Case("", 1), requests.body(Case("", 1)), 5_000, answer_bytes=0)
+        counts = {bound: count - before[bound] for bound, count in overhead_buckets(server).items()}
+    if max(counts.values()) < context.rounds * 4_000:
+        raise SystemExit("the server did not count the requests that it was sent")
+    median_us, tail_us = (quantile(counts, share) * 1e6 for share in (0.5, 0.99))
+    text = f"{median_us:.0f} us (p99 {tail_us:.0f} us)"
+    name = "time in the server less the run, one in flight, p50"
+    return Figure(name, "at most 60 us", text, median_us <= 60)
+
+
+def overhead_buckets(server: Server) -> dict[float, float]:
+    """Return the cumulative counts of penstock_overhead_seconds by upper bound in seconds."""
+    found = re.search(r"http=(\S+)", server.log.read_text(errors="replace"))
+    if found is None:
+        raise SystemExit("the server does not say where its metrics are")
+    with urllib.request.urlopen(f"http://{found[1]}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    pattern = r'^penstock_overhead_seconds_bucket\{le="(\S+)"\} (\S+)$'
+    pairs = re.findall(pattern, text, re.MULTILINE)
+    if not pairs:
+        raise SystemExit("the server reports no penstock_overhead_seconds")
+    return {float(bound): float(count) for bound, count in pairs}
+
+
+def quantile(counts: dict[float, float], share: float) -> float:
+    """Return a quantile of cumulative counts by upper bound, even within a bucket."""
+    wanted = share * max(counts.values())
+    low_bound = low_count = 0.0
+    for bound, count in sorted(counts.items()):
+        if count >= wanted:
+            if bound == math.inf:
+                return low_bound
+            part = (wanted - low_count) / ((count - low_count) or 1.0)
+            return low_bound + part * (bound - low_bound)
+        low_bound, low_count = bound, count
+    return low_bound
+
+
 def tail(context: Context) -> Figure:
     """p99 against p50 at half of the peak load."""
     with context.server() as (_, address):
@@ -244,7 +292,7 @@ def saturated(address: str, model: str) -> Iterator[None]:
 
 FIGURES: Final[dict[str, Callable[[Context], Figure]]] = {
     each.__name__: each
-    for each in (idle, memory, ready, connections, linear, tail, streams, fairness)
+    for each in (idle, memory, ready, connections, inside, linear, tail, streams, fairness)
 }
 
 

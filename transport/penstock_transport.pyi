@@ -136,12 +136,14 @@ class Bundle:
         *,
         tail: bytes = b"",
         trailers: Sequence[int] = (),
+        work_ns: int | None = None,
     ) -> None:
         """Answer every request at once, and empty the bundle.
 
         fixed: fields of the answers that come before the id. outputs: contents of whole arrays
             with the same number of rows for each request. tail: fields at the end of an answer
             on a stream. trailers: values for `lane_trailers`, for unary calls.
+        work_ns: how long the application worked for these answers; see `Server.overhead`.
         A call whose answer would be longer than a message can be ends with INTERNAL.
         """
     def members(self) -> list[tuple[Call, int, str]]:
@@ -280,6 +282,13 @@ class Server:
         """Load the TLS files now. New connections also look for changed files by themselves.
 
         Raises ValueError if they cannot be used; the old ones stay in use then.
+        """
+    def overhead(self) -> tuple[list[int], list[int], int]:
+        """Return how long unary requests were in the server, less the work for them.
+
+        From the last byte read to the answer's first byte in the kernel, of answers that came
+        with `work_ns`: upper bounds in microseconds, counts (one more, without a bound), and the
+        sum in nanoseconds.
         """
     def counters(self) -> dict[str, int]:
         """Return totals, whose names end in "_total", and how much is in progress now, by name."""

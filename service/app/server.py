@@ -134,7 +134,12 @@ class Server:
     def _make_side_port(self) -> SidePort:
         registry = CollectorRegistry()
         registry.register(
-            ServerCollector(self._sources, self._infer.unknown, self._transport.counters)
+            ServerCollector(
+                self._sources,
+                self._infer.unknown,
+                self._transport.counters,
+                lambda: lane.overhead() if (lane := self._transport.lane) else None,
+            )
         )
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -3,9 +3,10 @@
 Labels come from models that are served, never from what a client sends.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import accumulate
+from typing import Final, TypeAlias
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -19,6 +20,8 @@ from service.observability.logs import dropped_lines
 from service.observability.stats import Histogram, ModelStats, Totals
 
 _LABELS = ("model", "version")
+# Upper bounds in microseconds, counts, one more of them, and the sum in nanoseconds.
+Overhead: TypeAlias = tuple[Sequence[int], Sequence[int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,10 @@ class ServerCollector(Collector):
         sources: Callable[[], Iterable[Source]],
         unknown: ModelStats,
         transport: Callable[[], Mapping[str, int]],
+        overhead: Callable[[], Overhead | None] = lambda: None,
     ) -> None:
-        """unknown: outcomes of requests that name no served model."""
+        """unknown: outcomes of requests that name no served model. overhead: see seam.Lane."""
+        self._overhead = overhead
         self._sources = sources
         self._unknown = unknown
         self._transport = transport
@@ -66,6 +71,8 @@ class ServerCollector(Collector):
             "penstock_log_lines_dropped", "Log lines that could not be written.", dropped_lines()
         )
         yield from _transport_families(self._transport())
+        if (overhead := self._overhead()) is not None:
+            yield _overhead_family(overhead)
 
     def _requests(self, sources: Iterable[Source]) -> Metric:
         family = CounterMetricFamily(
@@ -79,6 +86,19 @@ class ServerCollector(Collector):
         for outcome, count in sorted(self._unknown.snapshot().outcomes.items()):
             family.add_metric(("_unknown", "", outcome), count)
         return family
+
+
+def _overhead_family(overhead: Overhead) -> Metric:
+    bounds_us, counts, sum_ns = overhead
+    family = HistogramMetricFamily(
+        "penstock_overhead_seconds",
+        "Time of unary requests in the server, from the last byte read to the first one written, "
+        "less the run of the model. Of requests that the native transport bundles.",
+    )
+    below = list(accumulate(counts))
+    labels = [*(str(bound / 1e6) for bound in bounds_us), "+Inf"]
+    family.add_metric((), list(zip(labels, below, strict=True)), sum_ns / 1e9)
+    return family
 
 
 _REASONS = {

@@ -154,7 +154,7 @@ class BundleAnswer:
         encoder.check_size(len(fixed) + sum([len(raw) for raw in raws]) // count)
         timings = outcome.timings
         values = (timings.queue_ns // 1000, timings.compute_ns // 1000)
-        bundle.answer(fixed, raws, tail=STREAM_TAIL, trailers=values)
+        bundle.answer(fixed, raws, tail=STREAM_TAIL, trailers=values, work_ns=timings.infer_ns)
 
     def _refuse(self, bundle: Bundle, error: Exception, count: int) -> None:
         code, text = status_of(error)

@@ -167,12 +167,14 @@ class Bundle(Protocol):
         *,
         tail: bytes = b"",
         trailers: Sequence[int] = (),
+        work_ns: int | None = None,
     ) -> None:
         """Answer every request at once, and empty the bundle.
 
         fixed: fields of the answers that come before the id. outputs: contents of whole arrays
         that have the same number of rows for each request. tail: fields at the end of an answer
         on a stream. trailers: for unary calls, of the names that the lane was made with.
+        work_ns: how long the model worked for these answers; see Lane.overhead.
         """
 
     def members(self) -> Sequence[tuple[Call, int, str]]:
@@ -211,6 +213,14 @@ class Lane(Protocol):
 
     def forget(self) -> None:
         """Forget every head. Bundles that were handed up before stay as they are."""
+
+    def overhead(self) -> tuple[Sequence[int], Sequence[int], int]:
+        """Return how long unary requests were in the server, less the work for them.
+
+        From the last byte read to the answer's first byte in the kernel, of answers that came
+        with work_ns: upper bounds in microseconds, counts (one more, without a bound), and the
+        sum in nanoseconds.
+        """
 
     def shrunk(self) -> Sequence[Bundle]:
         """Return the bundles of which calls have ended since they were last handed up so.

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from service.tensors import FP32, INT64
+from service.transport.native import is_installed
 from tests.support import models
 from tests.support.requests import one, raw_request, simple_request
 from tests.support.servers import ROOT, RunningServer, http_get, serve
 from tests.support.stub import WAIT_S, Stub, refusal
+from tests.support.waiting import eventually
 
 _CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "GITLAB_CI", "JENKINS_URL", "BUILD_ID")
 _IDLE_WINDOW_S = 1.0
@@ -62,6 +64,21 @@ def test_metrics_agree_with_what_was_sent(small: Path) -> None:
         assert server.sample("penstock_requests_total", **failed) == 1
         unknown = {"model": "_unknown", "version": "", "outcome": "NOT_FOUND"}
         assert server.sample("penstock_requests_total", **unknown) == 4
+
+
+@pytest.mark.parametrize("flags", [(), ("--network-threads", "1")], ids=["taker", "thread"])
+def test_time_in_the_server_is_told(small: Path, flags: tuple[str, ...]) -> None:
+    """Each bundled unary request is counted with the time that the server itself took for it."""
+    if not is_installed():
+        pytest.skip("only the native transport bundles requests")
+    with serve(small, *flags) as server, server.stub() as stub:
+        for index in range(20):
+            stub.infer(simple_request(request_id=str(index)), timeout=WAIT_S)
+        # The first one is judged. An answer is counted when it has been written.
+        eventually(
+            lambda: server.sample("penstock_overhead_seconds_count") == 19, "all are counted"
+        )
+        assert server.sample("penstock_overhead_seconds_sum") > 0
 
 
 def test_strangers_make_no_new_series(small: Path) -> None:

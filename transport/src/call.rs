@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Who sits at the other end of a connection.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct Finish {
     /// The framed answer of a unary call.
     pub reply: Option<Bytes>,
     pub trailers: HeaderMap,
+    /// How long the application worked for the answer, where it says so.
+    pub work: Option<Duration>,
 }
 
 /// What the application has written and the connection has not taken yet.

@@ -8,6 +8,7 @@ use crate::counters::Counter;
 use crate::events::Event;
 use crate::mailbox::Mailbox;
 use crate::meter::{Meter, Metered};
+use crate::overhead::Timed;
 use crate::stream::Stream;
 use crate::vigil::{Verdict, Vigil, Vitals};
 use bytes::Bytes;
@@ -37,6 +38,7 @@ pub struct Driver<S> {
     deadlines: BTreeSet<(Instant, usize)>,
     posted: Vec<Arc<Call>>,
     events: Vec<Event>,
+    timed: Vec<Timed>, // answers that h2 has, and the kernel has not
     vigil: Vigil,
     timer: Pin<Box<Sleep>>,
     unsent: Charge, // of all its calls, as of their last look
@@ -70,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             deadlines: BTreeSet::new(),
             posted: Vec::new(),
             events: Vec::new(),
+            timed: Vec::new(),
             vigil,
             timer: Box::pin(sleep_until(due.into())),
             taken: 0,
@@ -155,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn look(&mut self, slot: usize) {
         let Some(stream) = self.streams.get_mut(slot) else { return };
-        let looked = stream.look(&self.core, &mut self.events);
+        let looked = stream.look(&self.core, &mut self.events, &mut self.timed);
         let before = std::mem::replace(&mut stream.unsent, stream.call.unsent());
         let unsent = stream.unsent;
         if unsent != before {
@@ -281,6 +284,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
             this.meter.cork(!flushes);
             if this.accept(context).is_ready() || this.keep_time(context).is_ready() {
                 return Poll::Ready(());
+            }
+            if !this.meter.is_holding() {
+                this.core.overhead.count(&mut this.timed);
             }
             let any = this.look_at_posted();
             this.core.events.publish(&mut this.events);

@@ -7,6 +7,7 @@ use crate::lane::bundle::Outstanding;
 use crate::lane::plans::Plans;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
+use crate::overhead::Overhead;
 use crate::pool::Pool;
 use crate::sync::lock;
 use slab::Slab;
@@ -67,6 +68,7 @@ pub struct Core {
     pub events: Events,
     pub plans: Plans,
     pub outstanding: Outstanding,
+    pub overhead: Overhead,
     pub pool: Arc<Pool>,
     phase: AtomicU8,
     calls: AtomicUsize,
@@ -85,6 +87,7 @@ impl Core {
             events: Events::default(),
             plans: Plans::default(),
             outstanding: Outstanding::default(),
+            overhead: Overhead::default(),
             pool: Arc::default(),
             phase: AtomicU8::new(Phase::Serving as u8),
             calls: AtomicUsize::new(0),

@@ -30,6 +30,7 @@ mod mailbox;
 mod mend;
 mod meter;
 mod outbound;
+mod overhead;
 mod pool;
 #[cfg(feature = "python")]
 mod python;

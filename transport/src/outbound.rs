@@ -9,6 +9,7 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 // A unary answer up to this size is given to h2 at once, which keeps it until the peer's window
 // opens. The price is this much memory a stream of a peer that reads nothing.
@@ -23,6 +24,8 @@ pub struct Written {
     pub messages: u64,
     /// Received messages that are settled thereby.
     pub settled: u32,
+    /// What the application says of the answer; see `Finish`.
+    pub work: Option<Duration>,
     /// Nothing more will be written.
     pub is_done: bool,
 }
@@ -80,7 +83,8 @@ impl Outbound {
     /// End the stream with a status, whatever was still to be written.
     pub fn end_with(&mut self, code: i32, message: &str) {
         let trailers = HeaderMap::new();
-        let finish = Finish { code, message: message.to_owned(), reply: None, trailers };
+        let finish =
+            Finish { code, message: message.to_owned(), reply: None, trailers, work: None };
         self.end(finish, &mut Written::default());
     }
 
@@ -184,7 +188,8 @@ impl Outbound {
 
     // Errors of h2 mean that the peer is gone: nobody is left to be told.
     fn end(&mut self, finish: Finish, written: &mut Written) {
-        let Finish { code, message, reply, mut trailers } = finish;
+        let Finish { code, message, reply, mut trailers, work } = finish;
+        written.work = work;
         write_status(&mut trailers, code, &message);
         if let Some(reply) = reply {
             written.bytes += reply.len();

@@ -8,6 +8,7 @@ use crate::counters::Counter;
 use crate::events::{Event, Kind};
 use crate::inbound::{Inbound, Invalid, Received};
 use crate::outbound::Outbound;
+use crate::overhead::Timed;
 use crate::wire::encoding::Encoding;
 use crate::wire::frame::FrameError;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 /// A call in progress.
 pub struct Stream {
@@ -29,6 +31,7 @@ pub struct Stream {
     is_told: bool,          // the application knows of this call
     has_ended: bool,        // the peer sends no more
     is_on_lane: bool,       // its messages may be recognised
+    received: Option<Instant>, // when the request of a unary call was complete
     charge: Charge,
     _permit: CallPermit,
 }
@@ -62,6 +65,7 @@ impl Stream {
             is_told: false,
             has_ended: false,
             is_on_lane,
+            received: None,
             charge: Charge::new(Arc::clone(core), Budget::Received),
             _permit: admitted.permit,
         }
@@ -77,13 +81,21 @@ impl Stream {
 
     /// Write what is to be written, read what is there. Returns the bytes that the network took;
     /// None: the call is over.
-    pub fn look(&mut self, core: &Core, events: &mut Vec<Event>) -> Option<usize> {
+    pub fn look(
+        &mut self,
+        core: &Core,
+        events: &mut Vec<Event>,
+        timed: &mut Vec<Timed>,
+    ) -> Option<usize> {
         self.call.collected();
         let waker = self.waker.clone();
         let context = &mut Context::from_waker(&waker);
         let written = self.outbound.write(&self.call, context);
         core.counters.add(Counter::MessagesOut, written.messages);
         if written.is_done {
+            timed.extend(
+                self.received.zip(written.work).map(|(received, work)| Timed { received, work }),
+            );
             return None;
         }
         self.inbound.settle(written.settled + self.call.take_settled());
@@ -174,6 +186,7 @@ impl Stream {
             Arity::Unary => {
                 let request = self.request.take();
                 let request = request.ok_or_else(|| Fault::cardinality("no message"))?;
+                self.received = Some(Instant::now());
                 self.hand_up(core, events, Kind::Request, request, 0);
             }
         }

@@ -147,14 +147,15 @@ impl Member {
         if form.write(false, self.id(), rows, &mut reply).is_none() {
             return self.too_long();
         }
-        let (reply, trailers) = (Some(reply.freeze()), trailers.clone());
-        self.call.finish(Finish { code: 0, message: String::new(), reply, trailers })
+        let (reply, trailers, work) = (Some(reply.freeze()), trailers.clone(), form.work);
+        self.call.finish(Finish { code: 0, message: String::new(), reply, trailers, work })
     }
 
     fn too_long(&self) -> Option<Waker> {
         let message = "The answer is longer than a message of gRPC can be".to_owned();
         let (reply, trailers) = (None, HeaderMap::new());
-        self.call.finish(Finish { code: code::INTERNAL, message, reply, trailers })
+        let finish = Finish { code: code::INTERNAL, message, reply, trailers, work: None };
+        self.call.finish(finish)
     }
 }
 

@@ -4,6 +4,7 @@
 use super::cut::{put_varint, varint_length};
 use crate::wire::frame;
 use bytes::{BufMut, BytesMut};
+use std::time::Duration;
 
 const ID: u8 = 0x1A;
 const RAW: u8 = 0x32;
@@ -15,6 +16,8 @@ pub struct Form<'a> {
     pub fixed: &'a [u8],
     /// Fields behind the contents, on streams, where the answer lies in an envelope.
     pub tail: &'a [u8],
+    /// How long the application worked for all of them together.
+    pub work: Option<Duration>,
 }
 
 impl Form<'_> {
@@ -69,7 +72,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_framed_with_its_id_and_rows() {
-        let form = Form { fixed: b"fixed", tail: b"tail" };
+        let form = Form { fixed: b"fixed", tail: b"tail", work: None };
         let mut out = BytesMut::new();
         form.write(false, b"7", &[b"row"], &mut out).unwrap();
         assert_eq!(&out[..], b"\0\0\0\0\x0dfixed\x1a\x017\x32\x03row");

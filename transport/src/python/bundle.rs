@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 #[pyclass(frozen, module = "penstock_transport")]
 pub struct Bundle {
@@ -54,19 +55,21 @@ impl Bundle {
 
     // Python's list, taken over.
     #[allow(clippy::needless_pass_by_value)]
-    #[pyo3(signature = (fixed, outputs, *, tail = None, trailers = None))]
+    #[pyo3(signature = (fixed, outputs, *, tail = None, trailers = None, work_ns = None))]
     fn answer(
         &self,
         fixed: &[u8],
         outputs: Vec<Bound<'_, PyBytes>>,
         tail: Option<&[u8]>,
         trailers: Option<Vec<u64>>,
+        work_ns: Option<u64>,
     ) {
         let names = self.shared.lane_trailers.iter().cloned();
         let values = trailers.unwrap_or_default().into_iter().map(HeaderValue::from);
         let trailers = names.zip(values).collect();
         let outputs: Vec<_> = outputs.iter().map(PyBytesMethods::as_bytes).collect();
-        let form = Form { fixed, tail: tail.unwrap_or_default() };
+        let form =
+            Form { fixed, tail: tail.unwrap_or_default(), work: work_ns.map(Duration::from_nanos) };
         self.inner.answer(&form, &outputs, &trailers).into_iter().for_each(Waker::wake);
     }
 

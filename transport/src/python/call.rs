@@ -178,7 +178,13 @@ impl Call {
         }
         let reply = Some(self.framed(py, reply)?);
         let trailers = HeaderMap::new();
-        Ok(self.inner.finish(Finish { code: OK, message: String::new(), reply, trailers }))
+        Ok(self.inner.finish(Finish {
+            code: OK,
+            message: String::new(),
+            reply,
+            trailers,
+            work: None,
+        }))
     }
 }
 
@@ -193,7 +199,7 @@ fn finish_of(
     }
     let message = message.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
     let trailers = trailers.map_or_else(|| Ok(HeaderMap::new()), trailers_of)?;
-    Ok(Finish { code, message, reply, trailers })
+    Ok(Finish { code, message, reply, trailers, work: None })
 }
 
 fn too_long() -> PyErr {

@@ -9,6 +9,7 @@ use crate::events::{self, Kind};
 use crate::lane::bundle::{Member, Open};
 use crate::lane::plans::Plan;
 use crate::limits::Limits;
+use crate::overhead::BOUNDS_US;
 use crate::server;
 use http::HeaderName;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -195,6 +196,11 @@ impl Server {
             Some(error) => Err(PyValueError::new_err(error)),
             None => Ok(()),
         }
+    }
+
+    fn overhead(&self) -> (Vec<u64>, Vec<u64>, u64) {
+        let (counts, sum_ns) = self.inner.core.overhead.snapshot();
+        (BOUNDS_US.to_vec(), counts, sum_ns)
     }
 
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
