@@ -43,6 +43,7 @@ def opened(request: Request) -> Iterator[Opened]:
         label = f"{label}:{type(model).__name__}"
     config = model.config
     inputs = _inputs(model, request)
+    names = dict(zip(inputs, request.input_names or inputs, strict=False))
     had_cache = getattr(config, "use_cache", None)
     if had_cache:
         config.use_cache = False
@@ -52,9 +53,9 @@ def opened(request: Request) -> Iterator[Opened]:
             source=_wrapped(model, list(inputs)),
             label=label or f"{type(model).__module__}:{type(model).__name__}",
             examples=list(inputs.values()),
-            input_names=request.input_names or tuple(inputs),
-            dynamic_axes=_axes(inputs, request),
-            ranges={**_ranges(config, inputs), **request.ranges},
+            input_names=tuple(names.values()),
+            dynamic_axes={names.get(name, name): a for name, a in _axes(inputs, request).items()},
+            ranges={names[n]: r for n, r in _ranges(config, inputs).items()} | dict(request.ranges),
         )
         with pytorch_module.opened(wrapped) as source:
             yield replace(source, labels=_labels(config))

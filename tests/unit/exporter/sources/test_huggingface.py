@@ -70,6 +70,14 @@ def test_inputs_can_be_given(folder: Path, tmp_path: Path) -> None:
         convert(folder, tmp_path, examples={"pixels": tokens})
 
 
+def test_inputs_can_be_renamed(folder: Path, tmp_path: Path) -> None:
+    """Given names keep the lengths free, and the range of the vocabulary."""
+    converted, _ = proved(folder, tmp_path, input_names=("tokens", "seen_attention_mask"))
+    tokens, mask = converted.inputs
+    assert (tokens.name, dict(tokens.axes)) == ("tokens", {0: "batch", 1: "length"})
+    assert (tokens.low, tokens.high, mask.name) == (0, 49, "seen_attention_mask")
+
+
 def test_a_folder_that_wants_to_run_code_is_refused(folder: Path, tmp_path: Path) -> None:
     """auto_map names Python files of the folder; they are not run."""
     copy = _copy(folder, tmp_path, auto_map={"AutoModel": "evil.Model"})

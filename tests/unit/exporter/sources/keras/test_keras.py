@@ -16,6 +16,7 @@ from tests.support.sources import convert, proved
 
 # TensorFlow, tf2onnx and h5py use what others call deprecated.
 pytestmark = [
+    pytest.mark.timeout(300),  # children import TensorFlow and torch, one after the other
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
