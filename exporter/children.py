@@ -4,9 +4,10 @@ The child runs one function of ours. What it prints is kept from the user's term
 its last lines, only if the child fails. Its ExportErrors are raised here with their own type; a
 signal, a time-out or the end of memory is a ChildCrashed.
 
-A child is `python -m exporter.children DIRECTORY`: DIRECTORY/call.pickle holds the function and
-its arguments, DIRECTORY/progress is a pipe of lines, DIRECTORY/result.pickle is what came of it.
-Both ends are this program and the same user; nothing that was loaded is unpickled here.
+A child is `python -m exporter.children DIRECTORY DESCRIPTOR`. DIRECTORY/call.pickle holds the
+function and its arguments, lines of progress go through the pipe DESCRIPTOR, DIRECTORY/noise is
+what libraries print, DIRECTORY/result.pickle is what came of it. Both ends are this program and
+the same user; nothing that was loaded is unpickled here.
 """
 
 import contextlib

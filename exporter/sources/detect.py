@@ -83,7 +83,7 @@ def kind_of_object(value: Any, source: str = "") -> Kind:
     """
     ancestry = [f"{c.__module__}.{c.__qualname__}" for c in type(value).__mro__]
     for name, kind in _BY_CLASS:
-        if any(ancestor.startswith(name) for ancestor in ancestry):
+        if name in ancestry:
             return kind
     what = f"SOURCE {source!r} gives" if source else "expected a model, got"
     if inspect.isroutine(value):
