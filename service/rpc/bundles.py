@@ -77,8 +77,9 @@ class BundleRequest(Request):
 
     def strip(self) -> None:
         """Let go of what nobody waits for any more."""
-        answer = self._answer
+        answer, before = self._answer, self._bundle.count
         self.count = count = self._bundle.strip()
+        answer.left(before - count)
         self.rows = count * answer.plan.rows
         self.bytes = count * answer.request_bytes
 
@@ -132,15 +133,17 @@ class BundleAnswer:
     def give(self, bundle: Bundle, outcome: Outcome) -> None:
         """Answer every request of the bundle with the outcome."""
         count = bundle.count
-        served = self.plan.served
         try:
             if outcome.error is not None:
                 raise outcome.error
             self._answer(bundle, outcome, count)
         except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
-            self._refuse(bundle, error, count)
-        else:
-            served.record(Code.OK, count)
+            self._refuse(bundle, error)
+
+    def left(self, count: int) -> None:
+        """Count requests whose callers did not wait for the answer."""
+        if count:
+            self.plan.served.record(Code.CANCELLED, count)
 
     def _answer(self, bundle: Bundle, outcome: Outcome, count: int) -> None:
         encoder = self.plan.served.encoder
@@ -154,12 +157,18 @@ class BundleAnswer:
         encoder.check_size(len(fixed) + sum([len(raw) for raw in raws]) // count)
         timings = outcome.timings
         values = (timings.queue_ns // 1000, timings.compute_ns // 1000)
+        waiting = bundle.waiting
         bundle.answer(fixed, raws, tail=STREAM_TAIL, trailers=values, work_ns=timings.infer_ns)
+        self.plan.served.record(Code.OK, waiting)
+        self.left(count - waiting)
 
-    def _refuse(self, bundle: Bundle, error: Exception, count: int) -> None:
+    def _refuse(self, bundle: Bundle, error: Exception) -> None:
         code, text = status_of(error)
         served = self.plan.served
-        served.record(code, count)
+        waiting = bundle.waiting
+        if waiting:
+            served.record(code, waiting)
+        self.left(bundle.count - waiting)
         for call, ticket, request_id in bundle.members():
             if self._arity_of(call.method) is Arity.UNARY:
                 call.finish(code, text)

@@ -112,11 +112,14 @@ class Dispatcher:
     def _loop(self, transport: Transport) -> None:
         while not transport.closed:
             for event in transport.take(_BURST, None):
-                try:
-                    self._handle(event)
-                except Exception as error:  # noqa: BLE001  one event must not stop all others
-                    self._give_up(event, error)
+                self._try(event)
             self._infer.flush()
+
+    def _try(self, event: Event) -> None:
+        try:
+            self._handle(event)
+        except Exception as error:  # noqa: BLE001  one event must not stop all others
+            self._give_up(event, error)
 
     def _give_up(self, event: Event, error: Exception) -> None:
         code, text = status_of(error)
@@ -147,7 +150,7 @@ class Dispatcher:
             self._infer.shrink(bundle)
         elif not self._infer.submit_bundle(bundle):
             for event in bundle.events():
-                self._handle(event)
+                self._try(event)
 
     def _infer_stream(self, call: Call) -> StreamInfer | None:
         stream = self._streams.get(call)
