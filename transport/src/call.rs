@@ -221,12 +221,14 @@ impl Call {
         if self.has_ended() || ticket < order.next || ticket >= order.handed_out {
             return Some(Sent { has_room: true, wake: None });
         }
+        if order.early.contains_key(&ticket) {
+            return Some(Sent { has_room: self.unsent() <= self.outgoing_window, wake: None });
+        }
         if ticket > order.next {
             let mut early = BytesMut::new();
             write(&mut early)?;
-            let length = early.len();
-            outbox.order.early.entry(ticket).or_insert_with(|| early.freeze());
-            self.unsent.fetch_add(length, Ordering::AcqRel);
+            self.unsent.fetch_add(early.len(), Ordering::AcqRel);
+            outbox.order.early.insert(ticket, early.freeze());
             return Some(Sent { has_room: self.unsent() <= self.outgoing_window, wake: None });
         }
         let before = outbox.bytes.len();
@@ -362,4 +364,150 @@ pub struct Sent {
     pub has_room: bool,
     /// To be woken when everything has been posted.
     pub wake: Option<Waker>,
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::wire::encoding::Encoding;
+    use proptest::prelude::*;
+
+    /// A call on a connection that nobody drives.
+    pub fn call(arity: Arity, deadline: Option<Instant>) -> Arc<Call> {
+        let peer = Arc::new(Peer { address: "unix".to_owned(), certificate: None });
+        let (headers, reply_encoding) = (HeaderMap::new(), Encoding::Identity);
+        let head = Head { method: 0, headers, reply_encoding, deadline, peer };
+        Arc::new(Call::new(head, arity, 0, Arc::default(), 100))
+    }
+
+    /// What has been written, and where each message ends.
+    pub fn written(call: &Call) -> (Vec<u8>, Vec<usize>) {
+        call.with_outbox(|outbox| {
+            assert!(outbox.marks.iter().all(|mark| mark.settles == 1));
+            (outbox.bytes.to_vec(), outbox.marks.iter().map(|mark| mark.length).collect())
+        })
+    }
+
+    /// The code that a call ends with, if it has ended.
+    pub fn code(call: &Call) -> Option<i32> {
+        call.with_outbox(|outbox| outbox.finish.as_ref().map(|finish| finish.code))
+    }
+
+    fn stream(tickets: u64) -> Arc<Call> {
+        let call = call(Arity::Stream, None);
+        (0..tickets).for_each(|ticket| assert_eq!(call.ticket(), ticket));
+        call
+    }
+
+    fn answer(call: &Arc<Call>, ticket: u64, contents: &[u8]) -> bool {
+        let write = |out: &mut BytesMut| {
+            out.extend_from_slice(contents);
+            Some(())
+        };
+        call.answer(ticket, write).unwrap().has_room
+    }
+
+    fn end(code: i32) -> Finish {
+        Finish { code, message: String::new(), reply: None, trailers: HeaderMap::new(), work: None }
+    }
+
+    proptest! {
+        #[test]
+        fn answers_leave_in_the_order_of_messages(
+            order in Just((0..12_u8).collect::<Vec<_>>()).prop_shuffle(),
+            last_word_at in 0..=12_usize,
+        ) {
+            let call = stream(12);
+            for (at, ticket) in order.iter().enumerate() {
+                if at == last_word_at {
+                    call.finish_answered(end(0));
+                }
+                prop_assert_eq!(code(&call), None);
+                answer(&call, u64::from(*ticket), &vec![*ticket; usize::from(*ticket) + 1]);
+            }
+            call.finish_answered(end(0));
+            let expected = (0..12).flat_map(|ticket| vec![ticket; usize::from(ticket) + 1]);
+            prop_assert_eq!(written(&call), (expected.collect(), (1..=12).collect()));
+            prop_assert_eq!(code(&call), Some(0));
+            prop_assert_eq!(call.unsent(), (1..=12).sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn the_first_answer_to_a_message_counts() {
+        let call = stream(3);
+        answer(&call, 1, b"early");
+        answer(&call, 1, b"too late");
+        answer(&call, 0, b"in turn ");
+        answer(&call, 0, b"again");
+        answer(&call, 1, b"once more");
+        assert_eq!(written(&call), (b"in turn early".to_vec(), vec![8, 5]));
+        assert_eq!(call.unsent(), 13);
+    }
+
+    #[test]
+    fn tickets_that_nobody_has_have_no_effect() {
+        let call = stream(1);
+        assert!(answer(&call, 1, b"?"));
+        assert!(answer(&call, u64::MAX, b"?"));
+        assert_eq!(call.ticket(), 1);
+        answer(&call, 0, b"0");
+        assert_eq!(written(&call), (b"0".to_vec(), vec![1]));
+    }
+
+    #[test]
+    fn early_answers_fill_the_outgoing_window() {
+        let call = stream(3);
+        assert!(answer(&call, 2, &[2; 100]));
+        assert!(!answer(&call, 1, &[1; 1]));
+        assert!(!answer(&call, 2, &[2; 1]));
+        assert_eq!(call.unsent(), 101);
+        assert!(!answer(&call, 0, &[0; 1]));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_written_changes_nothing() {
+        let call = stream(2);
+        assert!(call.answer(1, |_| None).is_none());
+        assert!(call.answer(0, |_| None).is_none());
+        answer(&call, 1, b"1");
+        answer(&call, 0, b"0");
+        assert_eq!(written(&call), (b"01".to_vec(), vec![1, 1]));
+    }
+
+    #[test]
+    fn the_last_word_waits_for_every_message_that_was_handed_up() {
+        let call = stream(1);
+        call.finish_answered(end(14));
+        assert_eq!(call.ticket(), 1); // a message that comes afterwards
+        answer(&call, 0, b"0");
+        assert_eq!(code(&call), None);
+        call.finish_answered(end(0)); // and the word that counts
+        answer(&call, 1, b"1");
+        assert_eq!(code(&call), Some(0));
+        call.finish_answered(end(14));
+        assert_eq!(code(&call), Some(0));
+    }
+
+    #[test]
+    fn of_a_call_that_was_left_nothing_more_is_written() {
+        let call = stream(2);
+        answer(&call, 1, b"early");
+        assert!(call.cancel());
+        call.finish_answered(end(0));
+        assert!(answer(&call, 0, b"late"));
+        assert_eq!(written(&call), (vec![], vec![]));
+        assert_eq!(code(&call), None);
+    }
+
+    #[test]
+    fn finish_does_not_wait_for_answers() {
+        let call = stream(2);
+        call.finish_answered(end(0));
+        call.finish(end(13));
+        answer(&call, 0, b"0");
+        answer(&call, 1, b"1");
+        assert_eq!(written(&call), (vec![], vec![]));
+        assert_eq!(code(&call), Some(13));
+    }
 }

@@ -217,3 +217,207 @@ impl Outstanding {
         alive.into_iter().filter(|bundle| bundle.has_shrunk()).collect()
     }
 }
+
+// Without Python, whose objects a plan would keep.
+#[cfg(all(test, not(feature = "python")))]
+mod tests {
+    use super::*;
+    use crate::call::tests::{call, code, written};
+    use crate::lane::plans::{raw_message, Plans};
+    use std::time::Duration;
+
+    const SIZE: usize = 4; // bytes of the contents of a request
+
+    struct Bench {
+        plans: Plans,
+        open: Open,
+    }
+
+    impl Bench {
+        fn new(rows: usize, max_rows: usize) -> Self {
+            let plans = Plans::default();
+            for head in ["a", "b"] {
+                let plan = Plan::new((), vec![SIZE], rows, max_rows);
+                plans.keep(head_of(head), plan);
+            }
+            Self { plans, open: Open::default() }
+        }
+
+        fn add(&mut self, call: &Arc<Call>, head: &str, id: &str, contents: u8) {
+            let is_stream = call.arity == Arity::Stream;
+            let kind = if is_stream { Kind::Message } else { Kind::Request };
+            let ticket = if is_stream { call.ticket() } else { 0 };
+            let message = raw_message(&head_of(head), id.as_bytes(), &[&[contents; SIZE]]);
+            let seen = self.plans.recognise(&message).unwrap();
+            let (call, message) = (Arc::clone(call), Bytes::from(message));
+            let event = Event { kind, call, message, ticket, seen: None };
+            self.open.add(Member::new(event, seen));
+        }
+
+        fn close(self) -> Vec<Arc<Bundle>> {
+            self.open.close().collect()
+        }
+    }
+
+    fn head_of(name: &str) -> Vec<u8> {
+        [b"\x0a\x01", name.as_bytes()].concat()
+    }
+
+    fn unary(deadline: Option<Instant>) -> Arc<Call> {
+        call(Arity::Unary, deadline)
+    }
+
+    fn contents(bundle: &Bundle) -> Vec<u8> {
+        let mut all = Vec::new();
+        bundle.contents(0, |contents| all.extend_from_slice(contents));
+        all
+    }
+
+    fn reply(call: &Call) -> Option<Bytes> {
+        call.with_outbox(|outbox| outbox.finish.as_mut()?.reply.take())
+    }
+
+    #[test]
+    fn requests_of_one_plan_lie_side_by_side() {
+        let mut bench = Bench::new(1, 8);
+        let calls = [unary(None), call(Arity::Stream, None), unary(None)];
+        for (call, (head, value)) in calls.iter().zip([("a", 1), ("b", 2), ("a", 3)]) {
+            bench.add(call, head, "", value);
+        }
+        let bundles = bench.close();
+        let all: Vec<_> = bundles.iter().map(|bundle| contents(bundle)).collect();
+        assert_eq!(all, [vec![1, 1, 1, 1, 3, 3, 3, 3], vec![2; SIZE]]);
+    }
+
+    #[test]
+    fn a_bundle_has_no_more_rows_than_a_batch() {
+        for (rows, max_rows, expected) in
+            [(1, 3, vec![3, 3, 1]), (2, 5, vec![2, 2, 2, 1]), (1, 1, vec![1; 7])]
+        {
+            let mut bench = Bench::new(rows, max_rows);
+            (0..7).for_each(|value| bench.add(&unary(None), "a", "", value));
+            let counts: Vec<_> = bench.close().iter().map(|bundle| bundle.count()).collect();
+            assert_eq!(counts, expected);
+        }
+    }
+
+    #[test]
+    fn deadlines_are_told_from_their_absence() {
+        let now = Instant::now();
+        let mut bench = Bench::new(1, 8);
+        for seconds in [None, Some(5), None, Some(3)] {
+            let deadline = seconds.map(|seconds| now + Duration::from_secs(seconds));
+            bench.add(&unary(deadline), "a", "", 0);
+        }
+        let bundles = bench.close();
+        let deadlines: Vec<_> = bundles.iter().map(|bundle| bundle.deadlines()).collect();
+        let (first, last) = (now + Duration::from_secs(3), now + Duration::from_secs(5));
+        assert_eq!(deadlines, [None, Some((first, last))]);
+    }
+
+    #[test]
+    fn each_gets_its_own_rows() {
+        let (single, stream) = (unary(None), call(Arity::Stream, None));
+        let mut bench = Bench::new(1, 8);
+        bench.add(&single, "a", "one", 0);
+        bench.add(&stream, "a", "", 0);
+        bench.add(&stream, "a", "3", 0);
+        let bundles = bench.close();
+        let form = Form { fixed: b"F", tail: b"T", work: None };
+        bundles[0].answer(&form, &[b"abcdef", b"123"], &HeaderMap::new());
+        assert_eq!(&reply(&single).unwrap()[..], b"\0\0\0\0\x0dF\x1a\x03one\x32\x02ab\x32\x011");
+        let expected = b"\0\0\0\0\x0b\x12\x09F\x32\x02cd\x32\x012T\
+            \0\0\0\0\x0e\x12\x0cF\x1a\x013\x32\x02ef\x32\x013T";
+        assert_eq!(written(&stream), (expected.to_vec(), vec![16, 19]));
+        assert_eq!(bundles[0].count(), 0);
+    }
+
+    #[test]
+    fn who_has_left_keeps_his_rows_unless_he_is_taken_out() {
+        let calls = [unary(None), unary(None), unary(None)];
+        let fill = || {
+            let mut bench = Bench::new(1, 8);
+            (1..).zip(&calls).for_each(|(value, call)| bench.add(call, "a", "", value));
+            bench.close().remove(0)
+        };
+        let (left, stripped) = (fill(), fill());
+        calls[1].cancel();
+        assert_eq!((left.count(), left.waiting()), (3, 2));
+        assert_eq!((stripped.strip(), stripped.count()), (2, 2));
+        assert_eq!(contents(&stripped), [1, 1, 1, 1, 3, 3, 3, 3]);
+        left.answer(&Form { fixed: b"", tail: b"", work: None }, &[b"abc"], &HeaderMap::new());
+        assert_eq!(code(&calls[1]), None);
+        assert_eq!(&reply(&calls[2]).unwrap()[..], b"\0\0\0\0\x03\x32\x01c");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_ends_its_call_with_an_error() {
+        let calls = [unary(None), call(Arity::Stream, None)];
+        let mut bench = Bench::new(1, 8);
+        calls.iter().for_each(|call| bench.add(call, "a", "", 0));
+        let output = vec![0; 1 << 27];
+        let outputs = vec![&output[..]; 64]; // 4 GiB for each, which are never copied
+        bench.close()[0].answer(
+            &Form { fixed: b"", tail: b"", work: None },
+            &outputs,
+            &HeaderMap::new(),
+        );
+        for call in calls {
+            assert_eq!(code(&call), Some(code::INTERNAL));
+            assert_eq!(written(&call), (vec![], vec![]));
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_listed_once_for_each_time_that_callers_leave() {
+        let outstanding = Outstanding::default();
+        let mut bench = Bench::new(1, 2);
+        let calls: Vec<_> = (0..4).map(|_| unary(None)).collect();
+        calls.iter().for_each(|call| bench.add(call, "a", "", 0));
+        let bundles = bench.close();
+        bundles.iter().for_each(|bundle| outstanding.add(bundle));
+        let shrunk = || {
+            let shrunk = outstanding.shrunk();
+            let at = |one| bundles.iter().position(|bundle| Arc::ptr_eq(bundle, one));
+            shrunk.iter().filter_map(at).collect::<Vec<_>>()
+        };
+        assert_eq!(shrunk(), [0; 0]);
+        calls[2].cancel();
+        assert_eq!(shrunk(), [1]);
+        assert_eq!(shrunk(), [0; 0]);
+        calls[0].cancel();
+        calls[3].cancel();
+        assert_eq!(shrunk(), [0, 1]);
+        drop(bundles);
+        calls[1].cancel();
+        assert!(outstanding.shrunk().is_empty());
+    }
+
+    #[test]
+    fn bundles_that_are_gone_take_no_place() {
+        let outstanding = Outstanding::default();
+        for _ in 0..1000 {
+            let mut bench = Bench::new(1, 1);
+            bench.add(&unary(None), "a", "", 0);
+            outstanding.add(&bench.close()[0]);
+        }
+        assert!(lock(&outstanding.bundles).capacity() < 10);
+    }
+
+    #[test]
+    fn a_member_is_the_event_that_it_came_from() {
+        let stream = call(Arity::Stream, None);
+        let mut bench = Bench::new(1, 8);
+        bench.add(&stream, "a", "7", 1);
+        bench.add(&stream, "a", "", 2);
+        let members = bench.close()[0].take();
+        let events: Vec<Event> = members.into_iter().map(Event::from).collect();
+        for (event, (id, ticket)) in events.iter().zip([("7", 0), ("", 1)]) {
+            let value = u8::try_from(ticket).unwrap() + 1;
+            let message = raw_message(&head_of("a"), id.as_bytes(), &[&[value; SIZE]]);
+            assert_eq!((event.kind, event.ticket), (Kind::Message, ticket));
+            assert_eq!(event.message, message);
+            assert!(event.seen.is_none() && Arc::ptr_eq(&event.call, &stream));
+        }
+    }
+}

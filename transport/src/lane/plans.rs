@@ -102,3 +102,144 @@ impl Plans {
         fits.then_some(Recognised { plan, id: found.id, raws: found.raws })
     }
 }
+
+/// A message as libraries write it, the id behind the head's first field.
+#[cfg(all(test, not(feature = "python")))]
+pub fn raw_message(head: &[u8], id: &[u8], contents: &[&[u8]]) -> Vec<u8> {
+    use super::cut::put_varint;
+
+    let first = head.get(1).map_or(0, |length| usize::from(*length) + 2);
+    let mut message = head[..first].to_vec();
+    if !id.is_empty() {
+        message.push(0x1A);
+        put_varint(id.len(), &mut message);
+        message.extend_from_slice(id);
+    }
+    message.extend_from_slice(&head[first..]);
+    for one in contents {
+        message.extend(raw_header(one.len()));
+        message.extend_from_slice(one);
+    }
+    message
+}
+
+// Without Python, whose objects a plan would keep.
+#[cfg(all(test, not(feature = "python")))]
+mod tests {
+    use super::*;
+    use crate::lane::cut::put_varint;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const HEAD: &[u8] = b"\x0a\x01m\x2a\x03spe";
+
+    fn taught(sizes: &[usize]) -> Plans {
+        let plans = Plans::default();
+        plans.keep(HEAD.to_vec(), Plan::new((), sizes.to_vec(), 1, 1));
+        plans
+    }
+
+    fn filled(sizes: &[usize]) -> Vec<Vec<u8>> {
+        let fill = |(index, size): (usize, &usize)| vec![u8::try_from(index).unwrap(); *size];
+        sizes.iter().enumerate().map(fill).collect()
+    }
+
+    fn message(id: &[u8], contents: &[Vec<u8>]) -> Vec<u8> {
+        let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
+        raw_message(HEAD, id, &contents)
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_can_be_looked_at(message: Vec<u8>, sizes in vec(0..9_usize, 1..3)) {
+            let plans = taught(&sizes);
+            plans.keep(Vec::new(), Plan::new((), sizes.clone(), 1, 1));
+            if let Some(seen) = plans.recognise(&message) {
+                prop_assert!(seen.raws < message.len() && seen.id.end <= seen.raws);
+                prop_assert!(message.ends_with(&message[seen.raws..]));
+            }
+        }
+
+        #[test]
+        fn a_head_that_was_kept_is_recognised(
+            id in ".{0,40}",
+            sizes in vec(prop_oneof![0..300_usize, 16_380..16_390_usize], 1..4),
+        ) {
+            let contents = filled(&sizes);
+            let message = message(id.as_bytes(), &contents);
+            let seen = taught(&sizes).recognise(&message).unwrap();
+            prop_assert_eq!(&message[seen.id], id.as_bytes());
+            for (input, expected) in contents.iter().enumerate() {
+                prop_assert_eq!(seen.plan.contents(&message[seen.raws..], input), &expected[..]);
+            }
+        }
+
+        #[test]
+        fn other_sizes_are_not_recognised(
+            sizes in vec(0..300_usize, 1..4),
+            others in vec(0..300_usize, 1..4),
+        ) {
+            prop_assume!(sizes != others);
+            prop_assert!(taught(&sizes).recognise(&message(b"", &filled(&others))).is_none());
+        }
+
+        #[test]
+        fn one_byte_more_or_less_is_not_recognised(sizes in vec(0..300_usize, 1..4), at: usize) {
+            let plans = taught(&sizes);
+            let whole = message(b"id", &filled(&sizes));
+            prop_assert!(plans.recognise(&whole).is_some());
+            let shorter = &whole[..at % whole.len()];
+            prop_assert!(plans.recognise(shorter).is_none());
+            prop_assert!(plans.recognise(&[&whole[..], b"\0"].concat()).is_none());
+        }
+    }
+
+    #[test]
+    fn ids_are_text_of_some_length() {
+        let plans = taught(&[4]);
+        let is_seen = |id: &[u8]| plans.recognise(&message(id, &filled(&[4]))).is_some();
+        assert!(is_seen(&[b'x'; 1024]));
+        assert!(!is_seen(&[b'x'; 1025]));
+        assert!(is_seen("größer".as_bytes()));
+        assert!(!is_seen(b"\xff"));
+    }
+
+    #[test]
+    fn a_length_is_written_as_short_as_can_be() {
+        let long = [HEAD, b"\x3a\x84\x00abcd"].concat();
+        assert!(taught(&[4]).recognise(&long).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_recognised() {
+        let plans = taught(&[4]);
+        let message = message(b"", &filled(&[4]));
+        assert!(plans.recognise(&message).is_some());
+        plans.clear();
+        assert!(plans.recognise(&message).is_none());
+    }
+
+    #[test]
+    fn heads_are_bounded_in_size_and_number() {
+        let plans = Plans::default();
+        let head = |index: usize, size: usize| {
+            let mut name = format!("{index:04}").into_bytes();
+            name.resize(size - 3, b'.');
+            let mut head = vec![0x0A];
+            put_varint(name.len(), &mut head);
+            head.extend(name);
+            head
+        };
+        let is_kept =
+            |head: &[u8]| plans.recognise(&[head, &raw_header(4), b"abcd"].concat()).is_some();
+        for size in [4096, 4097] {
+            plans.keep(head(0, size), Plan::new((), vec![4], 1, 1));
+            assert_eq!(is_kept(&head(0, size)), size == 4096);
+        }
+        for index in 1..=512 {
+            plans.keep(head(index, 200), Plan::new((), vec![4], 1, 1));
+        }
+        assert!(!is_kept(&head(0, 4096)) && !is_kept(&head(511, 200)));
+        assert!(is_kept(&head(512, 200)));
+    }
+}

@@ -22,7 +22,7 @@ pub struct Form<'a> {
 
 impl Form<'_> {
     /// Append the framed answer to one request. rows: its part of each output.
-    /// None: it is longer than a frame can be.
+    /// None, and nothing is appended: it is longer than a frame can be.
     pub fn write(
         &self,
         is_stream: bool,
@@ -37,9 +37,10 @@ impl Form<'_> {
         }
         length += rows.iter().map(|row| field_length(row)).sum::<usize>();
         let framed = if is_stream { 1 + varint_length(length) + length } else { length };
+        let prefix = u32::try_from(framed).ok()?;
         out.reserve(frame::HEADER + framed);
         out.put_u8(0);
-        out.put_u32(u32::try_from(framed).ok()?);
+        out.put_u32(prefix);
         if is_stream {
             out.put_u8(ENVELOPE);
             put_varint(length, out);
@@ -79,5 +80,16 @@ mod tests {
         out.clear();
         form.write(true, b"", &[b"row"], &mut out).unwrap();
         assert_eq!(&out[..], b"\0\0\0\0\x10\x12\x0efixed\x32\x03rowtail");
+    }
+
+    #[test]
+    fn of_an_answer_that_is_too_long_nothing_is_written() {
+        let form = Form { fixed: b"", tail: b"", work: None };
+        let row = vec![0; 1 << 26];
+        let rows = vec![&row[..]; 64]; // 4 GiB in all, which are never copied
+        let mut out = BytesMut::from(&b"before"[..]);
+        assert!(form.write(false, b"", &rows, &mut out).is_none());
+        assert!(form.write(true, b"", &rows, &mut out).is_none());
+        assert_eq!(&out[..], b"before");
     }
 }

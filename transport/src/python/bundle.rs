@@ -92,7 +92,9 @@ impl Bundle {
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         for member in self.inner.take() {
-            list.append(self.shared.event(py, &member.into())?)?;
+            if !member.call.has_ended() {
+                list.append(self.shared.event(py, &member.into())?)?;
+            }
         }
         Ok(list)
     }
@@ -101,6 +103,7 @@ impl Bundle {
         let members = self.inner.take();
         let alone = members.into_iter().map(|member| {
             let inner = bundle::Bundle::new(Arc::clone(&self.inner.plan), vec![member]);
+            self.shared.outstanding.add(&inner);
             Self::new(inner, Arc::clone(&self.shared))
         });
         alone.collect()

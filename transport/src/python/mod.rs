@@ -20,6 +20,7 @@ pub struct Shared {
     methods: arguments::Paths,
     kinds: [Py<PyAny>; KINDS.len()],
     lane_trailers: Vec<HeaderName>,
+    outstanding: Arc<lane::bundle::Outstanding>,
     // One moment on both clocks, which are the same one: CLOCK_MONOTONIC.
     moment: (Instant, f64),
 }
@@ -52,7 +53,7 @@ impl Shared {
         let handle = handle.into_any();
         call.with_handle(|slot| *slot = Some(handle.clone_ref(py)));
         if call.is_finished() {
-            call.forget(); // finished by another thread since the event was taken
+            call.forget(); // finished or cancelled since the event was taken
         }
         Ok(handle)
     }
@@ -60,6 +61,7 @@ impl Shared {
     fn event(self: &Arc<Self>, py: Python<'_>, event: &events::Event) -> PyResult<Event> {
         let call = self.handle(py, &event.call)?;
         if event.kind == events::Kind::Cancelled {
+            event.call.hide(); // nothing more is told of it, and no further object is kept with it
             event.call.forget();
         }
         let kind = self.kind(py, event.kind as usize);

@@ -120,11 +120,11 @@ impl Server {
         let moment = (Instant::now(), clock.call0()?.extract()?);
         let kinds = kinds
             .unwrap_or_else(|| KINDS.map(|kind| PyString::intern(py, kind).into_any().unbind()));
-        Ok(Self {
-            inner: server::Server::new(Core::new(methods, limits), tls, workers),
-            shared: Arc::new(Shared { methods: paths, kinds, lane_trailers, moment }),
-            addresses,
-        })
+        let core = Core::new(methods, limits);
+        let outstanding = Arc::clone(&core.outstanding);
+        let shared = Shared { methods: paths, kinds, lane_trailers, outstanding, moment };
+        let inner = server::Server::new(core, tls, workers);
+        Ok(Self { inner, shared: Arc::new(shared), addresses })
     }
 
     #[classattr]
