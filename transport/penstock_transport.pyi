@@ -146,6 +146,10 @@ class Bundle:
         work_ns: how long the application worked for these answers; see `Server.overhead`.
         A call whose answer would be longer than a message can be ends with INTERNAL.
         """
+    def release(self) -> None:
+        """Let go of the contents: they have been copied, and `events` is not called any more."""
+    def clear(self) -> None:
+        """Empty the bundle: its requests are answered."""
     def members(self) -> list[tuple[Call, int, str]]:
         """Call, ticket and id of each request, which stay in the bundle."""
     def split(self) -> list[Bundle]:

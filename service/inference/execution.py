@@ -1,7 +1,7 @@
 """One execution of a batch: join, run, split. Knows no queue and no thread."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.errors import BackendError
 from service.inference.backend import Backend, Interrupt
@@ -16,13 +16,14 @@ def run_batch(
     members: Sequence[Request],
     inputs: Sequence[Tensors],
     interrupt: Interrupt,
+    started: int,
 ) -> tuple[BatchTiming, list[Tensors]]:
     """Run requests as one batch and return how long it took and each one's outputs.
 
-    inputs: of the members, in their order. The outputs are all that any member wants.
+    inputs: of the members, in their order. started: when they were claimed, of perf_counter_ns.
+    The outputs are all that any member wants.
     Raises BackendError, whatever goes wrong.
     """
-    started = time.perf_counter_ns()
     wanted = members[0].outputs
     if len(members) > 1:
         wanted = tuple(dict.fromkeys(name for request in members for name in request.outputs))
@@ -44,8 +45,21 @@ def run_batch(
     return timing, parts
 
 
-def live_members(requests: Sequence[Request]) -> tuple[list[Request], list[Tensors]]:
-    """Return the requests that have not ended, with their inputs: an end empties these."""
-    pairs = [(request, request.claim()) for request in requests]
-    live = [(request, inputs) for request, inputs in pairs if not request.ended]
-    return [request for request, _ in live], [inputs for _, inputs in live]
+def live_members(
+    requests: Sequence[Request], fail: Callable[[Request, Exception], None]
+) -> tuple[list[Request], list[Tensors]]:
+    """Return the requests that have not ended, with their inputs: an end empties these.
+
+    fail: ends a request whose inputs cannot be had, for want of memory perhaps.
+    """
+    live, inputs = [], []
+    for request in requests:
+        try:
+            claimed = request.claim()
+        except Exception as error:  # noqa: BLE001  it must not harm its batch mates
+            fail(request, error)
+            continue
+        if not request.ended:
+            live.append(request)
+            inputs.append(claimed)
+    return live, inputs

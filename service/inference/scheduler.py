@@ -337,11 +337,12 @@ class Scheduler:
 
     def _execute(self, claimed: list[Request], run: Run) -> None:
         """Run a batch and end its members. If it fails, run each member once by itself."""
-        members, inputs = live_members(claimed)
+        started = time.perf_counter_ns()
+        members, inputs = live_members(claimed, self._fault_of)
         if not members:
             return
         try:
-            timing, parts = run_batch(self._backend, members, inputs, run.interrupt)
+            timing, parts = run_batch(self._backend, members, inputs, run.interrupt, started)
         except BackendInterrupted:
             return  # every caller has left: nobody waits for an answer
         except BackendError as error:
@@ -375,6 +376,9 @@ class Scheduler:
                 request.complete(part, Timings(waited, compute_ns, timing.infer_ns))
             except Exception:  # noqa: BLE001  it must not harm its batch mates
                 _LOG.exception("model %s: an answer could not be given", self._model)
+
+    def _fault_of(self, request: Request, error: Exception) -> None:
+        self._fail(request, self._fault(error))
 
     def _fault(self, error: Exception) -> InferenceFailed:
         """Log an error under an id and return what the caller is told."""

@@ -42,7 +42,7 @@ FindStream = Callable[[Call], Failing | None]
 class BundleRequest(Request):
     """The requests of a bundle as one. Its inputs are copied side by side when it is run."""
 
-    __slots__ = ("_answer", "_bundle", "_parts")
+    __slots__ = ("_answer", "_bundle", "_claimed", "_parts")
 
     def __init__(self, bundle: Bundle, answer: "BundleAnswer", default_deadline_s: float) -> None:
         """default_deadline_s: for callers without a deadline; 0: they wait for ever."""
@@ -67,6 +67,7 @@ class BundleRequest(Request):
             self.first_deadline = deadlines[0]
         self._bundle = bundle
         self._answer = answer
+        self._claimed: Tensors = {}
         self._parts: Sequence[Request] = ()
         bundle.owner = self
 
@@ -85,25 +86,34 @@ class BundleRequest(Request):
 
     def claim(self) -> Tensors:
         """Return the inputs of the requests whose callers still wait."""
+        if self._claimed:
+            return self._claimed
         self.strip()
         if not self.count:
             self.cancel()
             return _NO_INPUTS
-        bundle = self._bundle
-        arrays: Tensors = {}
+        bundle, arrays = self._bundle, self._claimed
         for index, (name, dtype, row_shape) in enumerate(self._answer.inputs):
-            arrays[name] = np.frombuffer(bundle.input(index), dtype).reshape(row_shape)
+            contents = bundle.input(index)
+            if not contents:  # it has been ended, and emptied, by another thread
+                return _NO_INPUTS
+            arrays[name] = np.frombuffer(contents, dtype).reshape(row_shape)
+        bundle.release()
         return arrays
 
     def singles(self) -> Sequence[Request]:
         """Return a request for each of its callers; its own end is theirs from now on."""
         if self.count == 1 or self.ended:
             return (self,)
-        bundles = self._bundle.split()
-        self._parts = [BundleRequest(bundle, self._answer, 0.0) for bundle in bundles]
-        for part in self._parts:
+        parts, rows = [], self.plan.rows
+        for index, bundle in enumerate(self._bundle.split()):
+            part = BundleRequest(bundle, self._answer, 0.0)
             part.arrived = self.arrived
-        return self._parts
+            mine = slice(index * rows, (index + 1) * rows)
+            part._claimed = {name: array[mine] for name, array in self._claimed.items()}
+            parts.append(part)
+        self._parts = parts
+        return parts
 
     def _ended(self, outcome: Outcome) -> None:
         if not self._parts:
@@ -159,7 +169,8 @@ class BundleAnswer:
         values = (timings.queue_ns // 1000, timings.compute_ns // 1000)
         waiting = bundle.waiting
         bundle.answer(fixed, raws, tail=STREAM_TAIL, trailers=values, work_ns=timings.infer_ns)
-        self.plan.served.record(Code.OK, waiting)
+        if waiting:
+            self.plan.served.record(Code.OK, waiting)
         self.left(count - waiting)
 
     def _refuse(self, bundle: Bundle, error: Exception) -> None:
@@ -178,4 +189,4 @@ class BundleAnswer:
                 call.finish(code, text)
             else:  # everything else of the stream is answered, and its end is on the way
                 call.answer(ticket, served.encoder.stream_error(request_id, text))
-        bundle.events()  # which empties it
+        bundle.clear()

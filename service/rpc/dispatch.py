@@ -124,10 +124,14 @@ class Dispatcher:
     def _give_up(self, event: Event, error: Exception) -> None:
         code, text = status_of(error)
         bundle = event.bundle
-        calls = [event.call] if bundle is None else [call for call, _, _ in bundle.members()]
-        for call in calls:
-            call.finish(code, text)
-            self._cancelled(call)
+        if bundle is None:
+            event.call.finish(code, text)
+            self._cancelled(event.call)
+        elif event.kind is Kind.BUNDLE:  # else it is on its way, and will be answered
+            for call, _, _ in bundle.members():
+                call.finish(code, text)
+                self._cancelled(call)
+            bundle.clear()
 
     def _handle(self, event: Event) -> None:
         kind, call, bundle = event.kind, event.call, event.bundle

@@ -121,10 +121,11 @@ class InferService:
 
     def shrink(self, bundle: Bundle) -> None:
         """Free what the callers who have left a bundle were waiting for."""
+        waiting = bundle.waiting  # before the owner, which a bundle that is emptied has no more
         request: BundleRequest | None = bundle.owner
         if request is None:
-            return  # it has just been answered
-        if bundle.waiting:
+            return  # it has just been answered, or split
+        if waiting:
             request.plan.served.scheduler.shrink(request)
         else:
             request.cancel()
@@ -154,7 +155,8 @@ class InferService:
             served.record(status_of(error)[0])
             raise
         if cut is not None and plan.inputs and generation == self._manager.generation:
-            self._plans.keep(cut.head, plan)
+            if not self._plans.keep(cut.head, plan) and self._lane is not None:
+                self._lane.forget()  # with the same heads both know the same
             self._teach(cut.head, plan)
         return accepted
 

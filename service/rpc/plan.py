@@ -91,12 +91,15 @@ class Plans:
             self._generation = generation
         return self._plans.get(head)
 
-    def keep(self, head: bytes, plan: Plan) -> None:
-        """Remember what a head was found to ask for."""
-        if len(head) <= _MAX_HEAD:
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            self._plans[head] = plan
+    def keep(self, head: bytes, plan: Plan) -> bool:
+        """Remember what a head was found to ask for. False: all others were forgotten for it."""
+        is_full = len(self._plans) >= _MAX_PLANS
+        if len(head) > _MAX_HEAD:
+            return True
+        if is_full:
+            self._plans.clear()
+        self._plans[head] = plan
+        return not is_full
 
 
 _MAX_PARTS: Final = 1024  # more than wire.check_part_counts lets through

@@ -134,7 +134,11 @@ class Call(Protocol):
 
 
 class Bundle(Protocol):
-    """Requests of one plan, in the order in which they came. Used by one thread at a time."""
+    """Requests of one plan, in the order in which they came.
+
+    It is used by one thread at a time, but for `owner` and `waiting`. A bundle that is emptied
+    has lost its owner before its requests.
+    """
 
     @property
     def plan(self) -> Any:
@@ -176,6 +180,12 @@ class Bundle(Protocol):
         on a stream. trailers: for unary calls, of the names that the lane was made with.
         work_ns: how long the model worked for these answers; see Lane.overhead.
         """
+
+    def release(self) -> None:
+        """Let go of the contents: they have been copied, and `events` is not called any more."""
+
+    def clear(self) -> None:
+        """Empty the bundle: its requests are answered."""
 
     def members(self) -> Sequence[tuple[Call, int, str]]:
         """Return call, ticket and id of each request, which stay in the bundle."""

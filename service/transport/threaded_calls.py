@@ -192,6 +192,7 @@ class StreamCall(_Call):
                 return True
             self._early.setdefault(ticket, message)
             while (due := self._early.pop(self._next, None)) is not None:
+                self._has_begun = True
                 self._outgoing.append((due, 1))
                 self._next += 1
             self._say_last_word()
@@ -200,6 +201,7 @@ class StreamCall(_Call):
 
     def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
         """End the call behind its last answer; see seam.Call."""
+        check_metadata(trailers)
         with self._changed:
             self._last_word = (code, message, trailers)
             self._say_last_word()

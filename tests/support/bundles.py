@@ -1,7 +1,7 @@
 """Bundles and a lane without a transport: answers are written as seam.Bundle says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.rpc.dispatch import INFER, STREAM_INFER
@@ -125,6 +125,14 @@ class FakeBundle:
                 member.call.answer(member.ticket, length_delimited(2, body + tail))
             else:
                 member.call.finish(Code.OK, reply=body)
+
+    def release(self) -> None:
+        """Let go of the contents."""
+        self._members = [replace(member, contents=()) for member in self._members]
+
+    def clear(self) -> None:
+        """Empty it."""
+        self._take()
 
     def members(self) -> Sequence[tuple[FakeCall, int, str]]:
         """Return call, ticket and id of each."""

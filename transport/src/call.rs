@@ -66,7 +66,8 @@ struct Order {
     handed_out: u64,
     next: u64,
     early: BTreeMap<u64, Bytes>, // framed, and not yet their turn
-    last_word: Option<Finish>,   // ends the call when every ticket is answered
+    early_bytes: usize,
+    last_word: Option<Finish>, // ends the call when every ticket is answered
 }
 
 impl Order {
@@ -79,6 +80,7 @@ impl Outbox {
     // Answers whose turn has come.
     fn promote(&mut self) {
         while let Some(early) = self.order.early.remove(&self.order.next) {
+            self.order.early_bytes -= early.len();
             self.bytes.extend_from_slice(&early);
             self.marks.push_back(Mark { length: early.len(), settles: 1 });
             self.order.next += 1;
@@ -222,27 +224,33 @@ impl Call {
             return Some(Sent { has_room: true, wake: None });
         }
         if order.early.contains_key(&ticket) {
-            return Some(Sent { has_room: self.unsent() <= self.outgoing_window, wake: None });
+            return Some(Sent { has_room: self.has_room(&outbox), wake: None });
         }
         if ticket > order.next {
             let mut early = BytesMut::new();
             write(&mut early)?;
-            self.unsent.fetch_add(early.len(), Ordering::AcqRel);
+            // Not unsent: they wait for an answer of ours, and not for the peer.
+            outbox.order.early_bytes += early.len();
             outbox.order.early.insert(ticket, early.freeze());
-            return Some(Sent { has_room: self.unsent() <= self.outgoing_window, wake: None });
+            return Some(Sent { has_room: self.has_room(&outbox), wake: None });
         }
         let before = outbox.bytes.len();
         write(&mut outbox.bytes)?;
         let length = outbox.bytes.len() - before;
         outbox.marks.push_back(Mark { length, settles: 1 });
         outbox.order.next += 1;
-        self.unsent.fetch_add(length, Ordering::AcqRel);
         outbox.promote();
+        // Under the lock: once it is free the connection may send these bytes and subtract them.
+        self.unsent.fetch_add(outbox.bytes.len() - before, Ordering::AcqRel);
+        let has_room = self.has_room(&outbox);
         let last_word = outbox.take_last_word();
         drop(outbox);
-        let has_room = self.unsent() <= self.outgoing_window;
         let ended = last_word.and_then(|finish| self.finish(finish));
         Some(Sent { has_room, wake: ended.or_else(|| self.post()) })
+    }
+
+    fn has_room(&self, outbox: &Outbox) -> bool {
+        self.unsent() + outbox.order.early_bytes <= self.outgoing_window
     }
 
     /// End the call when every message that was handed up is answered. Of several the last one
@@ -461,8 +469,9 @@ pub mod tests {
         assert!(answer(&call, 2, &[2; 100]));
         assert!(!answer(&call, 1, &[1; 1]));
         assert!(!answer(&call, 2, &[2; 1]));
-        assert_eq!(call.unsent(), 101);
+        assert_eq!(call.unsent(), 0); // nobody but us is waited for
         assert!(!answer(&call, 0, &[0; 1]));
+        assert_eq!(call.unsent(), 102);
     }
 
     #[test]

@@ -82,18 +82,25 @@ impl Server {
         if self.workers > 0 {
             return events.take(max_events, timeout);
         }
-        let runtime = self.runtime.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(runtime) = runtime.as_ref() else { return Vec::new() };
-        runtime.block_on(async {
-            // What was answered since the last time leaves first, also when more is there to do.
-            tokio::task::yield_now().await;
-            let ready = poll_fn(|context| events.poll_ready(context));
-            match timeout {
-                Some(timeout) => drop(tokio::time::timeout(timeout, ready).await),
-                None => ready.await,
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let runtime = self.runtime.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(runtime) = runtime.as_ref() else { return Vec::new() };
+            runtime.block_on(async {
+                // What was answered since the last time leaves first, also when more is to do.
+                tokio::task::yield_now().await;
+                let ready = poll_fn(|context| events.poll_ready(context));
+                match until {
+                    Some(until) => drop(tokio::time::timeout_at(until.into(), ready).await),
+                    None => ready.await,
+                }
+            });
+            let burst = events.try_take(max_events);
+            let is_late = until.is_some_and(|until| until <= Instant::now());
+            if !burst.is_empty() || is_late || self.is_closed() {
+                return burst;
             }
-        });
-        events.try_take(max_events)
+        }
     }
 
     /// Refuse new connections and calls, and wait for those in progress. True: all have ended.
@@ -113,6 +120,7 @@ impl Server {
     /// Abort what is left.
     pub fn close(&self) {
         self.core.events.close();
+        self.core.plans.close();
         self.enter(Phase::Closed);
         // Who drives it has been woken up, and leaves.
         let runtime = self.runtime.write().unwrap_or_else(PoisonError::into_inner).take();

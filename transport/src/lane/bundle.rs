@@ -38,6 +38,12 @@ impl Member {
     fn tail(&self) -> &[u8] {
         self.message.get(self.seen.raws..).unwrap_or_default()
     }
+
+    // Only the id is still needed.
+    fn release(&mut self) {
+        self.message = Bytes::copy_from_slice(self.id());
+        (self.seen.id, self.seen.raws) = (0..self.message.len(), self.message.len());
+    }
 }
 
 impl From<Member> for Event {
@@ -128,9 +134,16 @@ impl Bundle {
         std::mem::take(&mut *lock(&self.members))
     }
 
-    /// Look at the requests.
-    pub fn each(&self, look: impl FnMut(&Member)) {
-        lock(&self.members).iter().for_each(look);
+    /// Let go of the contents: they have been copied.
+    pub fn release(&self) {
+        lock(&self.members).iter_mut().for_each(Member::release);
+    }
+
+    /// List call, ticket and id of each request.
+    pub fn list(&self) -> Vec<(Arc<Call>, u64, Vec<u8>)> {
+        let members = lock(&self.members);
+        let entry = |member: &Member| (Arc::clone(&member.call), member.ticket, member.id().into());
+        members.iter().map(entry).collect()
     }
 }
 

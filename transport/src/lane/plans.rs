@@ -4,11 +4,12 @@ use super::cut::{cut, raw_header};
 use crate::call::Handle;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 const MAX_HEAD: usize = 4096; // bytes of a head that is kept
 const MAX_ID: usize = 1024; // a longer one is not recognised: the application may refuse it
-const MAX_PLANS: usize = 512;
+const MAX_PLANS: usize = 4096; // the application forgets before: each is as good as the next
 
 /// How requests with one head continue.
 pub struct Plan {
@@ -67,6 +68,7 @@ pub struct Recognised {
 #[derive(Default)]
 pub struct Plans {
     by_head: RwLock<HashMap<Vec<u8>, Arc<Plan>>>,
+    is_closed: AtomicBool,
 }
 
 impl Plans {
@@ -76,10 +78,22 @@ impl Plans {
             return;
         }
         let mut by_head = self.by_head.write().unwrap_or_else(PoisonError::into_inner);
-        let forgotten = if by_head.len() >= MAX_PLANS { by_head.drain().collect() } else { vec![] };
-        by_head.insert(head, Arc::new(plan));
+        let mut forgotten = Vec::new(); // outside the lock: it may run Python
+        if self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
+        if by_head.len() >= MAX_PLANS {
+            forgotten.extend(by_head.drain().map(|(_, plan)| plan));
+        }
+        forgotten.extend(by_head.insert(head, Arc::new(plan)));
         drop(by_head);
-        drop(forgotten); // outside the lock: it may run Python
+        drop(forgotten);
+    }
+
+    /// Forget everything, and learn nothing any more.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.clear();
     }
 
     /// Forget everything.
@@ -236,10 +250,10 @@ mod tests {
             plans.keep(head(0, size), Plan::new((), vec![4], 1, 1));
             assert_eq!(is_kept(&head(0, size)), size == 4096);
         }
-        for index in 1..=512 {
+        for index in 1..=MAX_PLANS {
             plans.keep(head(index, 200), Plan::new((), vec![4], 1, 1));
         }
-        assert!(!is_kept(&head(0, 4096)) && !is_kept(&head(511, 200)));
-        assert!(is_kept(&head(512, 200)));
+        assert!(!is_kept(&head(0, 4096)) && !is_kept(&head(MAX_PLANS - 1, 200)));
+        assert!(is_kept(&head(MAX_PLANS, 200)));
     }
 }

@@ -73,20 +73,21 @@ impl Bundle {
         self.inner.answer(&form, &outputs, &trailers).into_iter().for_each(Waker::wake);
     }
 
+    fn release(&self) {
+        self.inner.release();
+    }
+
+    fn clear(&self) {
+        self.inner.take();
+    }
+
     fn members<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let mut outcome = Ok(());
-        self.inner.each(|member| {
-            let id = PyString::new(py, &String::from_utf8_lossy(member.id()));
-            let entry = self
-                .shared
-                .handle(py, &member.call)
-                .and_then(|call| list.append((call, member.ticket, id)));
-            if entry.is_err() {
-                outcome = entry;
-            }
-        });
-        outcome.map(|()| list)
+        for (call, ticket, id) in self.inner.list() {
+            let call = self.shared.handle(py, &call)?;
+            list.append((call, ticket, PyString::new(py, &String::from_utf8_lossy(&id))))?;
+        }
+        Ok(list)
     }
 
     fn events<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

@@ -8,7 +8,7 @@ use crate::wire::encoding::Encoding;
 use crate::wire::metadata::{self, Value};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -108,6 +108,9 @@ impl Call {
         message: Option<&Bound<'_, PyString>>,
         trailers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
+        if self.entry()?.1 == Arity::Unary {
+            return Err(PyTypeError::new_err("a unary call is finished with its reply"));
+        }
         let finish = finish_of(code, message, None, trailers)?;
         self.inner.finish_answered(finish).into_iter().for_each(Waker::wake);
         Ok(())

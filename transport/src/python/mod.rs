@@ -49,9 +49,10 @@ impl Shared {
         if let Some(handle) = call.with_handle(|slot| slot.as_ref().map(|one| one.clone_ref(py))) {
             return Ok(handle);
         }
-        let handle = Py::new(py, call::Call::new(Arc::clone(call), Arc::clone(self)))?;
-        let handle = handle.into_any();
-        call.with_handle(|slot| *slot = Some(handle.clone_ref(py)));
+        let made = Py::new(py, call::Call::new(Arc::clone(call), Arc::clone(self)))?.into_any();
+        // Unless another thread has made one meanwhile.
+        let handle =
+            call.with_handle(|slot| slot.get_or_insert_with(|| made.clone_ref(py)).clone_ref(py));
         if call.is_finished() {
             call.forget(); // finished or cancelled since the event was taken
         }
