@@ -147,8 +147,8 @@ def test_failures_are_no_throughput(
 def test_overload_shows_in_an_open_loop(penstock: Run, both: RunningServer, tmp_path: Path) -> None:
     """More arrive than a slow model bears: latency grows far beyond the time of one run."""
     path = tmp_path / "steps.npy"
-    np.save(path, np.array([[50]]))
-    flags = ("--model", "slow", "--data", path, "--rate", "2000")
+    np.save(path, np.array([[100]]))
+    flags = ("--model", "slow", "--data", path, "--rate", "20000")
     (level,) = bench(penstock, both.address, *flags)["levels"]
     assert level["latency"]["max_s"] > 3 * level["server"]["compute_mean_s"]
     assert level["lag"]["max_s"] >= level["lag"]["p50_s"]

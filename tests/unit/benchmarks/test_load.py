@@ -41,8 +41,8 @@ def test_children_count_and_end_with_their_server(tmp_path: Path) -> None:
         eventually(lambda: "burnt" in server.log.read_text(), "the child has burnt its CPU")
         pids = server.pids()
         assert len(pids) == 2
-        assert server.cpu_s() >= 0.2
-        assert server.cpu_ns() >= 200_000_000
+        assert server.cpu_s() >= 0.15  # counted in ticks of 10 ms, for each process
+        assert server.cpu_ns() >= 150_000_000
         assert server.memory_mib() > server.rss_mib() / 4 > 0
     finally:
         server.stop()
