@@ -13,6 +13,7 @@ import numpy as np
 
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.plan import cut_message
+from service.rpc.wire import length_delimited
 from service.tensors import FP32
 from service.transport.native import native_transport
 from service.transport.seam import Arity, Bundle, Event, Kind, Lane, LaneMethods, Limits, Transport
@@ -25,6 +26,7 @@ STREAM = "/test.Lane/Stream"
 OTHER = "/test.Lane/Other"  # not on the lane
 TRAILERS = ("first-us", "second-us")
 _METHODS = {UNARY: Arity.UNARY, STREAM: Arity.STREAM, OTHER: Arity.UNARY}
+FIXED, TAIL = length_delimited(1, b"model"), length_delimited(4, b"tail")  # of answers
 _TAKE_S = 0.02
 
 
@@ -161,3 +163,9 @@ def rows_of(bundle: Bundle) -> list[bytes]:
     contents, count = bundle.input(0), bundle.count
     size = len(contents) // count
     return [contents[at * size : (at + 1) * size] for at in range(count)]
+
+
+def body(request_id: str, *rows: bytes) -> bytes:
+    """Return the answer to one request, with FIXED in front."""
+    field = length_delimited(3, request_id.encode()) if request_id else b""
+    return FIXED + field + b"".join(length_delimited(6, row) for row in rows)
