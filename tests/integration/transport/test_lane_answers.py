@@ -92,6 +92,36 @@ def test_an_answer_to_nobody(bench: LaneBench) -> None:
     assert bundle.deadlines is None
 
 
+def test_contents_that_were_copied_can_be_let_go_of(bench: LaneBench) -> None:
+    """A bundle without contents is split and answered like before, each by its own id."""
+    large = "x" * 1024
+    streams = bench.requests(*(message_of(1, request_id=one) for one in ("a", "", large)))
+    bundle = bench.bundle(3)
+    bundle.owner = "owner"
+    bundle.release()
+    assert (bundle.count, bundle.waiting, bundle.owner) == (3, 3, "owner")
+    assert ids_of(bundle) == ["a", "", large]
+    for part, row in zip(bundle.split(), (b"1", b"2", b"3"), strict=True):
+        part.answer(FIXED, [row])
+    answers = bench.answers(*streams)
+    assert [answers[stream].body for stream in streams] == [
+        framed(body("a", b"1")), framed(body("", b"2")), framed(body(large, b"3")),
+    ]  # fmt: skip
+
+
+def test_a_bundle_can_be_emptied(bench: LaneBench) -> None:
+    """An emptied bundle has no requests and no owner; the calls are for who has them to answer."""
+    (stream,) = bench.requests(message_of(1))
+    bundle = bench.bundle(1)
+    bundle.owner = "owner"
+    ((call, _, _),) = bundle.members()
+    bundle.clear()
+    assert (bundle.count, bundle.owner) == (0, None)
+    bundle.answer(FIXED, [b"nobody"])
+    call.finish(Code.OK, reply=b"reply")
+    assert bench.answers(stream)[stream].body == framed(b"reply")
+
+
 def test_members_can_be_answered_one_by_one(bench: LaneBench) -> None:
     """The calls of a bundle are calls like others, to be refused for instance."""
     streams = bench.requests(message_of(1), message_of(2))

@@ -1,5 +1,7 @@
 """A bundle is served as one request, and to its callers it is as if each had come alone."""
 
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,18 @@ def test_what_cannot_be_bundled_is_not_taught(shape: tuple[int, int]) -> None:
         r.service.submit(request.SerializeToString(), None, exchange)
         r.service.flush()
         assert exchange.done.wait(WAIT_S)
+        assert len(r.lane.lessons) == 1
+
+
+def test_the_lane_forgets_with_the_plans() -> None:
+    """When the plans of too many forms are dropped, the lane is not left with forms of its own."""
+    with rig(queue_requests=1000) as r:
+        r.made.backend.open()
+        for index in range(512):  # besides the first
+            request = raw_request("fake", one(FP32, np.zeros((1, 2), np.float32)))
+            request.parameters[f"number {index}"].int64_param = 1
+            r.service.submit(request.SerializeToString(), None, Exchange())
+            r.service.flush()
         assert len(r.lane.lessons) == 1
 
 
@@ -153,6 +167,24 @@ def test_a_poisonous_member_harms_no_plain_request() -> None:
     assert_rows(calls[:1], 3)
     assert exchange.outcomes[0].error is None
     assert [code for code, _ in calls[1].ends] == [Code.INTERNAL]
+
+
+def test_inputs_that_cannot_be_copied_harm_no_batch_mate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the memory for a bundle its callers are told so, and a plain request is answered."""
+    with rig() as r:
+        occupy(r.made)
+        bundle, exchange = r.bundle(3, 4), Exchange()
+        monkeypatch.setattr(bundle, "input", MagicMock(side_effect=MemoryError))
+        calls = calls_of(bundle)
+        r.service.submit(infer_message(5), None, exchange)
+        r.serve(bundle)
+        r.made.backend.open()
+        wait(*calls)
+        assert exchange.done.wait(WAIT_S)
+        assert r.made.backend.batches[1:] == [[5]]
+    assert [[code for code, _ in call.ends] for call in calls] == [[Code.INTERNAL]] * 2
+    assert exchange.outcomes[0].error is None
+    assert r.outcomes() == {"INTERNAL": 2}
 
 
 def test_a_backend_without_rows_for_all_fails_every_member() -> None:
