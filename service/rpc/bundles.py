@@ -127,8 +127,13 @@ class BundleAnswer:
     """Answers the bundles of one plan."""
 
     def __init__(
-        self, plan: Plan, arity_of: Callable[[str], Arity], find_stream: FindStream
+        self,
+        plan: Plan,
+        arity_of: Callable[[str], Arity],
+        find_stream: FindStream,
+        free_shrunk: Callable[[], None],
     ) -> None:
+        """free_shrunk: frees what other bundles have of calls that were finished here."""
         self.plan = plan
         self.request_bytes = plan.size
         # Name, dtype and shape, where -1 stands for the rows of all requests.
@@ -139,6 +144,7 @@ class BundleAnswer:
         self._is_batched = plan.is_batched
         self._arity_of = arity_of
         self._find_stream = find_stream
+        self._free_shrunk = free_shrunk
 
     def give(self, bundle: Bundle, outcome: Outcome) -> None:
         """Answer every request of the bundle with the outcome."""
@@ -180,6 +186,7 @@ class BundleAnswer:
         if waiting:
             served.record(code, waiting)
         self.left(bundle.count - waiting)
+        has_ended = False
         for call, ticket, request_id in bundle.members():
             if self._arity_of(call.method) is Arity.UNARY:
                 call.finish(code, text)
@@ -187,6 +194,9 @@ class BundleAnswer:
                 stream.fail(ticket, request_id, code, text, served)
             elif ENDS_ON_ERROR in call.metadata:
                 call.finish(code, text)
+                has_ended = True
             else:  # everything else of the stream is answered, and its end is on the way
                 call.answer(ticket, served.encoder.stream_error(request_id, text))
         bundle.clear()
+        if has_ended:
+            self._free_shrunk()

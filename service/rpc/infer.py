@@ -171,7 +171,7 @@ class InferService:
         if self._lane_generation != plan.generation:
             lane.forget()
             self._lane_generation = plan.generation
-        answer = BundleAnswer(plan, self._arity_of, self._find_stream)
+        answer = BundleAnswer(plan, self._arity_of, self._find_stream, self.free_shrunk)
         lane.learn(head, [entry.size for entry in plan.inputs], plan.rows, max_rows, answer)
 
     def _find(self, request: ModelInferRequest) -> ServedModel:

@@ -49,6 +49,7 @@ class FakeCall:
         """Note the end."""
         del trailers
         self.ends.append((code, message))
+        self.has_left = True  # nobody waits for a call that has ended
         if reply is not None:
             self.replies.append(reply)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from service.rpc.bundles import ENDS_ON_ERROR
+from service.rpc.dispatch import STREAM_INFER
 from service.transport.seam import Code
 from tests.support.bench import occupy
 from tests.support.bundle_rig import (
@@ -14,7 +16,7 @@ from tests.support.bundle_rig import (
     rig,
     wait,
 )
-from tests.support.bundles import FakeBundle
+from tests.support.bundles import FakeBundle, FakeCall
 from tests.support.waiting import eventually
 
 
@@ -49,6 +51,22 @@ def test_a_run_that_nobody_waits_for_is_stopped() -> None:
         eventually(lambda: not r.made.scheduler.batches_in_progress, "the run has ended")
         assert bundle.count == 0
     assert r.outcomes() == {"CANCELLED": 2}
+
+
+def test_a_stream_that_an_error_ends_waits_for_nothing_else() -> None:
+    """Another run for the stream is stopped, though the end of the stream was on its way."""
+    with rig(instances=2) as r:
+        r.made.backend.poison = {4}
+        call = FakeCall(STREAM_INFER, metadata=(ENDS_ON_ERROR,))
+        bundles = [r.bundle(4, calls=[call]) for _ in range(2)]
+        for count, bundle in enumerate(bundles, start=1):
+            r.serve(bundle)
+            r.made.backend.wait_for_batches(count)
+        r.lane.left = bundles
+        r.made.backend.permit()
+        eventually(lambda: r.made.backend.interrupted, "the run of the other one is stopped")
+    assert [code for code, _ in call.ends][:1] == [Code.INTERNAL]
+    assert call.replies == []
 
 
 def test_who_leaves_a_bundle_that_is_run_one_by_one_stops_its_run() -> None:
