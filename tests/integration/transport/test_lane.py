@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from service.rpc.wire import length_delimited
+from service.tensors import FP32
 from service.transport.native import is_installed
 from service.transport.seam import Code, Event, Kind
 from tests.support.http2 import RawClient, framed
@@ -23,6 +25,7 @@ from tests.support.lane import (
     message_of,
     rows_of,
 )
+from tests.support.requests import typed_request
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="only the native transport has a lane")
 
@@ -178,6 +181,9 @@ UNKNOWN: dict[str, Callable[[], bytes]] = {
     "no bytes": lambda: _parts()[0] + length_delimited(7, b""),
     "two contents": lambda: b"".join(_parts()) + _parts()[1],
     "no contents": lambda: _parts()[0],
+    "typed contents": lambda: typed_request(
+        "m", {"X0": (FP32, np.ones((1, 1), np.float32))}
+    ).SerializeToString(),
     "nothing": lambda: b"",
     "contents first": _reversed,
     "id behind the contents": lambda: b"".join(_parts()) + length_delimited(3, b"7"),
