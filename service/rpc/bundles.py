@@ -86,7 +86,9 @@ class BundleRequest(Request):
 
     def claim(self) -> Tensors:
         """Return the inputs of the requests whose callers still wait."""
-        if self._claimed:
+        if self._claimed:  # by a run that has failed
+            if not self._bundle.waiting:
+                self.cancel()
             return self._claimed
         self.strip()
         if not self.count:

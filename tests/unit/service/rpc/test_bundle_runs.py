@@ -95,6 +95,22 @@ def test_who_leaves_a_bundle_that_is_run_one_by_one_stops_its_run() -> None:
     assert r.outcomes() == {"OK": 1, "INTERNAL": 1, "CANCELLED": 1}
 
 
+def test_who_has_left_before_the_retry_is_not_run_again() -> None:
+    """After a joint run has failed, only those who still wait are run by themselves."""
+    with rig() as r:
+        r.made.backend.poison = {3}
+        bundle = r.bundle(3, 4, 5)
+        calls = calls_of(bundle)
+        r.serve(bundle)
+        r.made.backend.wait_for_batches(1)
+        calls[1].has_left = True
+        r.made.backend.permit(3)
+        wait(calls[2])
+        assert r.made.backend.batches == [[3, 4, 5], [3], [5]]
+    assert_rows(calls[2:], 5)
+    assert r.outcomes() == {"OK": 1, "INTERNAL": 1, "CANCELLED": 1}
+
+
 def test_closing_ends_a_bundle_that_runs() -> None:
     """A bundle whose run outlasts the patience of a shutdown is answered once, and stopped."""
     with rig() as r:
