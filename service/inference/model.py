@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from service.inference.scheduler import Scheduler
+from service.inference.engine import Engine
 from service.pb.model_config_pb2 import ModelConfig
 from service.tensors import Signature
 
@@ -19,7 +19,7 @@ class Model:
     version: str
     signature: Signature
     config: ModelConfig
-    scheduler: Scheduler
+    scheduler: Engine
     provider: str
     size_bytes: int = 0
     load_s: float = 0.0

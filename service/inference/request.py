@@ -1,6 +1,6 @@
 """One request on its way through the scheduler, and its single end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -9,6 +9,8 @@ from service.inference.backend import Interrupt
 from service.tensors import Array, Signature, Tensors
 
 Key: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
+Parameter: TypeAlias = bool | int | float | str
+_NO_PARAMETERS: Mapping[str, Parameter] = {}
 
 
 # These are made for every request; freezing them would triple the cost of making them.
@@ -36,6 +38,20 @@ class Outcome:
 OnEnd: TypeAlias = Callable[[Outcome], None]
 
 
+@dataclass(frozen=True, slots=True)
+class SequenceStep:
+    """Which sequence a request belongs to, and whether it begins or ends it.
+
+    id: an integer of 64 bits without sign, or a text; 0 and "" name no sequence. An integer and
+    the text of it are different sequences. scope: what the id is private to; None: the model.
+    """
+
+    id: int | str
+    start: bool
+    end: bool
+    scope: object = None
+
+
 @dataclass(slots=True)
 class Run:
     """One execution and how many still wait for it. Owned by the scheduler, under its lock."""
@@ -57,12 +73,15 @@ class Request:
     timeout_us: longest wait in the queue that the caller asks for; 0: the model's default.
     key: batch_key of the inputs, if the caller knows it.
     size: bytes of the inputs, if the caller knows it.
+    parameters: of the request, that the model may look at.
+    sequence: the step of a sequence that this is; None: it belongs to none.
     on_end: told the outcome once, on the thread that ends the request.
     """
 
     __slots__ = (
         "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "inputs", "key",
-        "on_leave", "outputs", "priority", "rows", "run", "timeout_us", "waiting",
+        "on_leave", "outputs", "parameters", "priority", "rows", "run", "sequence", "timeout_us",
+        "waiting",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  what a request is made of, by keyword
@@ -78,6 +97,8 @@ class Request:
         key: Key | None = None,
         count: int = 1,
         size: int | None = None,
+        parameters: Mapping[str, Parameter] = _NO_PARAMETERS,
+        sequence: SequenceStep | None = None,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
@@ -88,6 +109,8 @@ class Request:
         self.timeout_us = timeout_us
         self.bytes = sum([_size(array) for array in inputs.values()]) if size is None else size
         self.key = key
+        self.parameters = parameters
+        self.sequence = sequence
         # The rest belongs to the scheduler.
         self.arrived = 0.0
         self.waiting = False

@@ -44,8 +44,6 @@ from service.tensors import (
 MAX_ID_BYTES: Final = 1024
 _MAX_REPLY_BYTES: Final = (1 << 31) - 1  # a protobuf message cannot be larger
 _MAX_FIXED: Final = 512  # shapes whose fixed part is kept, per model version
-_RESERVED: Final = "triton_"
-_ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
 # Ends the one response that a request on a stream gets.
 STREAM_TAIL: Final = ModelInferResponse(
     parameters={"triton_final_response": InferParameter(bool_param=True)}
@@ -112,25 +110,6 @@ def wanted_outputs(model: str, signature: Signature, request: ModelInferRequest)
             if "shared_memory_region" in output.parameters:
                 raise Unsupported("Client shared memory is disabled.")
     return check_outputs(model, signature, [output.name for output in request.outputs])
-
-
-def scheduling_parameters(request: ModelInferRequest) -> tuple[int, int]:
-    """Return priority and timeout (microseconds), 0 where none is given.
-
-    Raises InvalidRequest for a value of the wrong type or range, too many parameters, and keys
-    that Triton reserves.
-    """
-    if not request.parameters:
-        return 0, 0
-    check_counts("parameters", list(request.parameters))
-    for key in request.parameters:
-        if key.startswith(_RESERVED) and key != _ALLOWED_RESERVED:
-            raise InvalidRequest(
-                f"parameter keys starting with '{_RESERVED}' are reserved for Triton usage. Only "
-                f"the following keys starting with '{_RESERVED}' are allowed: {_ALLOWED_RESERVED}"
-            )
-    priority = _integer(request, "priority", ("int64_param", "uint64_param"))
-    return priority, _integer(request, "timeout", ("int64_param", "uint64_param"))
 
 
 class ReplyEncoder:
@@ -324,16 +303,3 @@ def _to_array(name: str, datatype: Datatype, values: Sequence[Any]) -> Array:
             f"value out of range for input '{name}': {datatype} holds {limits.min} to {limits.max}"
         )
     return wide.astype(datatype.numpy)
-
-
-def _integer(request: ModelInferRequest, key: str, kinds: Sequence[str]) -> int:
-    if key not in request.parameters:
-        return 0
-    parameter = request.parameters[key]
-    kind = parameter.WhichOneof("parameter_choice")
-    value = getattr(parameter, kind) if kind in kinds else -1
-    if value < 0:
-        raise InvalidRequest(
-            f"invalid value type for '{key}' parameter, expected a non-negative int64_param."
-        )
-    return int(value)

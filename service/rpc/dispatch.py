@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from service.errors import RequestError, ShuttingDown
+from service.errors import RequestError, ShuttingDown, Unsupported
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService, UnaryInfer
 from service.rpc.reflection import VERSIONS, Reflection
@@ -47,6 +47,22 @@ class Stream(Protocol):
 
 
 Answer = Callable[[bytes], bytes]
+_UNSERVED: Final = (
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+)
+
+
+def _unserved(_message: bytes) -> bytes:
+    raise Unsupported("not served by this version of Penstock")
 
 
 class Dispatcher:
@@ -67,6 +83,7 @@ class Dispatcher:
             f"/{INFERENCE}/ModelConfig": info.model_config,
             f"/{INFERENCE}/ModelStatistics": info.statistics,
             f"/{INFERENCE}/RepositoryIndex": info.index,
+            **{f"/{INFERENCE}/{name}": _unserved for name in _UNSERVED},
             f"/{HEALTH}/Check": health.check,
             f"/{HEALTH}/List": health.list,
         }

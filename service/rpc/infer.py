@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from service.errors import RequestError, ShuttingDown, shown
+from service.inference.engine import Engine
 from service.inference.model import Model
 from service.inference.request import Outcome, Request, batch_key
-from service.inference.scheduler import Scheduler
 from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
@@ -18,9 +18,9 @@ from service.rpc.codec import (
     MAX_ID_BYTES,
     decode_inputs,
     parse_request,
-    scheduling_parameters,
     wanted_outputs,
 )
+from service.rpc.parameters import request_parameters
 from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
@@ -51,7 +51,7 @@ class InferService:
         self._default_deadline_s = default_deadline_s
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._plans = Plans()
-        self._touched: dict[Scheduler, None] = {}
+        self._touched: dict[Engine, None] = {}
         self._lane: Lane | None = None
         self._lane_generation = -1
         self._arity_of: Callable[[str], Arity] = lambda _: Arity.UNARY
@@ -185,7 +185,7 @@ class InferService:
     def _plan(self, served: ServedModel, request: ModelInferRequest) -> tuple[Plan, Tensors]:
         name, signature = served.model.name, served.model.signature
         try:
-            priority, timeout_us = scheduling_parameters(request)
+            parameters = request_parameters(request)
             outputs = wanted_outputs(name, signature, request)
             inputs = decode_inputs(name, signature, request)
             rows = batch_rows(name, signature, inputs)
@@ -193,12 +193,12 @@ class InferService:
             prefix = f"[request id: {shown(request.id) or '<id_unknown>'}] "
             raise type(error)(prefix + str(error)) from None
         planned = None
-        if request.raw_input_contents:
+        if request.raw_input_contents and parameters.is_plain:
             names = [tensor.name for tensor in request.inputs]
             planned = planned_inputs(signature, inputs, names)
         key = batch_key(signature, inputs)
         generation = self._manager.generation
-        plan = Plan(served, planned or (), outputs, rows, key, priority, timeout_us, generation)
+        plan = Plan(served, planned or (), outputs, rows, key, parameters, generation)
         return plan, inputs
 
     def _schedule(
@@ -213,9 +213,11 @@ class InferService:
             rows=plan.rows,
             on_end=exchange.ended,
             deadline=deadline,
-            priority=plan.priority,
-            timeout_us=plan.timeout_us,
+            priority=plan.parameters.priority,
+            timeout_us=plan.parameters.timeout_us,
             key=plan.key,
+            parameters=plan.parameters.custom,
+            sequence=plan.parameters.sequence,
         )
         scheduler = plan.served.scheduler
         scheduler.submit(request, deferred=True)

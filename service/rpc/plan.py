@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from service.inference.request import Key
+from service.rpc.parameters import RequestParameters
 from service.rpc.served import ServedModel
 from service.tensors import BOOL, BYTES, Shape, Signature, Tensors, element_count
 
@@ -49,8 +50,7 @@ class Plan:
     outputs: tuple[str, ...]
     rows: int
     key: Key
-    priority: int
-    timeout_us: int
+    parameters: RequestParameters
     generation: int = 0  # of the manager, when the head was judged
 
     @property

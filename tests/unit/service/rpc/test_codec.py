@@ -16,7 +16,6 @@ from service.rpc.codec import (
     ReplyEncoder,
     decode_inputs,
     parse_request,
-    scheduling_parameters,
     stream_refusal,
     wanted_outputs,
 )
@@ -151,15 +150,6 @@ def test_damaged_requests_raise_nothing_unexpected(data: st.DataObject) -> None:
     except InvalidRequest:
         return
     assert decoded["X"].ndim == 2
-
-
-def test_scheduling_parameters() -> None:
-    """Priority and timeout are read from signed and unsigned parameters, 0 by default."""
-    request = ModelInferRequest()
-    assert scheduling_parameters(request) == (0, 0)
-    request.parameters["priority"].uint64_param = 2
-    request.parameters["timeout"].int64_param = 500
-    assert scheduling_parameters(request) == (2, 500)
 
 
 def test_outputs_default_to_all() -> None:

@@ -12,6 +12,7 @@ from service.errors import RequestError
 from service.inference.request import batch_key
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.codec import decode_inputs, parse_request
+from service.rpc.parameters import RequestParameters
 from service.rpc.plan import Plan, Plans, cut_message, planned_inputs
 from service.rpc.wire import length_delimited
 from service.tensors import (
@@ -55,7 +56,7 @@ def plan_of(message: bytes, signature: Signature) -> tuple[bytes, Plan]:
     cut = cut_message(message)
     assert cut is not None
     key = batch_key(signature, inputs)
-    return cut.head, Plan(sentinel.served, planned, ("X",), 1, key, 0, 0)
+    return cut.head, Plan(sentinel.served, planned, ("X",), 1, key, RequestParameters())
 
 
 def signature_of(tensors: dict[str, tuple[Datatype, Array]]) -> Signature:
@@ -223,7 +224,7 @@ def test_other_sizes_are_not_decoded() -> None:
 def test_plans_are_forgotten_when_the_models_change() -> None:
     """A plan that was made for one generation of models is not used in the next."""
     plans = Plans()
-    plan = Plan(sentinel.served, (), (), 1, (), 0, 0)
+    plan = Plan(sentinel.served, (), (), 1, (), RequestParameters())
     assert plans.get(b"head", 1) is None
     plans.keep(b"head", plan)
     assert plans.get(b"head", 1) is plan
@@ -234,7 +235,7 @@ def test_plans_are_forgotten_when_the_models_change() -> None:
 def test_plans_are_bounded() -> None:
     """Neither many heads nor large ones fill the memory."""
     plans = Plans()
-    plan = Plan(sentinel.served, (), (), 1, (), 0, 0)
+    plan = Plan(sentinel.served, (), (), 1, (), RequestParameters())
     plans.get(b"", 1)
     plans.keep(b"x" * 5000, plan)
     assert plans.get(b"x" * 5000, 1) is None
