@@ -73,7 +73,7 @@ def onnx_type(datatype: Datatype) -> int:
 def identity(datatype: Datatype, shape: Extents = ("batch", "n")) -> bytes:
     """Y is X."""
     node = helper.make_node("Identity", ["X"], ["Y"])
-    return _model([node], [("X", datatype, shape)], [("Y", datatype, shape)])
+    return onnx_model([node], [("X", datatype, shape)], [("Y", datatype, shape)])
 
 
 def identity_config(name: str, datatype: Datatype, max_batch_size: int, extra: str = "") -> str:
@@ -93,7 +93,7 @@ def simple() -> bytes:
         helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
     ]
     shape = ("batch", 16)
-    return _model(
+    return onnx_model(
         nodes,
         [("INPUT0", INT32, shape), ("INPUT1", INT32, shape)],
         [("OUTPUT0", INT32, shape), ("OUTPUT1", INT32, shape)],
@@ -113,7 +113,7 @@ def mlp(seed: int = 7, sizes: Sequence[int] = (784, 128, 10)) -> bytes:
         helper.make_node("Relu", ["hidden"], ["active"]),
         helper.make_node("MatMul", ["active", "W1"], ["Y"]),
     ]
-    return _model(
+    return onnx_model(
         nodes,
         [("X", FP32, ("batch", sizes[0]))],
         [("Y", FP32, ("batch", sizes[-1]))],
@@ -126,21 +126,21 @@ def add_constant(value: float) -> bytes:
     node = helper.make_node("Add", ["X", "value"], ["Y"])
     shape = ("batch", 1)
     constants = {"value": np.array(value, np.float32)}
-    return _model([node], [("X", FP32, shape)], [("Y", FP32, shape)], constants)
+    return onnx_model([node], [("X", FP32, shape)], [("Y", FP32, shape)], constants)
 
 
 def coupled() -> bytes:
     """FP32 [batch,4]: softmax over the batch, so that no row is independent of the others."""
     node = helper.make_node("Softmax", ["X"], ["Y"], axis=0)
     shape = ("batch", 4)
-    return _model([node], [("X", FP32, shape)], [("Y", FP32, shape)])
+    return onnx_model([node], [("X", FP32, shape)], [("Y", FP32, shape)])
 
 
 def gather(rows: int = 8) -> bytes:
     """INT64 [batch,1] index into a table of FP32: fails for an index outside it."""
     table = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)
     nodes = [helper.make_node("Gather", ["table", "X"], ["Y"], axis=0)]
-    return _model(
+    return onnx_model(
         nodes, [("X", INT64, ("batch", 1))], [("Y", FP32, ("batch", 1, 2))], {"table": table}
     )
 
@@ -175,13 +175,15 @@ def slow(size: int = 256) -> bytes:
     ]
     shape = ("batch", 1)
     matrix = {"matrix": np.zeros((size, size), np.float32)}
-    return _model(nodes, [("X", INT64, shape)], [("Y", INT64, shape)], matrix)
+    return onnx_model(nodes, [("X", INT64, shape)], [("Y", INT64, shape)], matrix)
 
 
 def scalar() -> bytes:
     """FP32 of rank 0: Y is X + 1."""
     node = helper.make_node("Add", ["X", "one"], ["Y"])
-    return _model([node], [("X", FP32, ())], [("Y", FP32, ())], {"one": np.array(1.0, np.float32)})
+    return onnx_model(
+        [node], [("X", FP32, ())], [("Y", FP32, ())], {"one": np.array(1.0, np.float32)}
+    )
 
 
 def fixed_batch(rows: int = 2) -> bytes:
@@ -192,12 +194,33 @@ def fixed_batch(rows: int = 2) -> bytes:
 def two_axes() -> bytes:
     """FP32 [batch,length]: Y is the sum of each row, [batch,1]; both axes are dynamic."""
     nodes = [helper.make_node("ReduceSum", ["X", "axes"], ["Y"], keepdims=1)]
-    return _model(
+    return onnx_model(
         nodes,
         [("X", FP32, ("batch", "length"))],
         [("Y", FP32, ("batch", 1))],
         {"axes": np.array([1], np.int64)},
     )
+
+
+def onnx_model(
+    nodes: Sequence[object],
+    inputs: Sequence[tuple[str, Datatype, Extents]],
+    outputs: Sequence[tuple[str, Datatype, Extents]],
+    constants: dict[str, Array] | None = None,
+) -> bytes:
+    """Return the bytes of a model of these nodes; constants are its initialisers."""
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info(n, onnx_type(d), list(s)) for n, d, s in inputs],
+        [helper.make_tensor_value_info(n, onnx_type(d), list(s)) for n, d, s in outputs],
+        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
+    )
+    model: ModelProto = helper.make_model(
+        graph, ir_version=_IR, opset_imports=[helper.make_opsetid("", _OPSET)]
+    )
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 def sample(random: np.random.Generator, datatype: Datatype, shape: Sequence[int]) -> Array:
@@ -214,23 +237,3 @@ def sample(random: np.random.Generator, datatype: Datatype, shape: Sequence[int]
         limits = np.iinfo(datatype.numpy)
         return random.integers(limits.min, limits.max, shape, datatype.numpy, endpoint=True)
     return random.standard_normal(shape).astype(datatype.numpy)
-
-
-def _model(
-    nodes: Sequence[object],
-    inputs: Sequence[tuple[str, Datatype, Extents]],
-    outputs: Sequence[tuple[str, Datatype, Extents]],
-    constants: dict[str, Array] | None = None,
-) -> bytes:
-    graph = helper.make_graph(
-        list(nodes),
-        "graph",
-        [helper.make_tensor_value_info(n, onnx_type(d), list(s)) for n, d, s in inputs],
-        [helper.make_tensor_value_info(n, onnx_type(d), list(s)) for n, d, s in outputs],
-        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
-    )
-    model: ModelProto = helper.make_model(
-        graph, ir_version=_IR, opset_imports=[helper.make_opsetid("", _OPSET)]
-    )
-    serialised: bytes = model.SerializeToString()
-    return serialised
