@@ -25,7 +25,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test check fmt proto image bench bench-exporter bench-peers tools clean
+.PHONY: help setup native demo test check fmt proto image bench bench-exporter bench-peers tools \
+	clients clean
 
 help:  ## List these commands
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,10 +83,17 @@ proto: $(SETUP)  ## Generate service/pb from protos/
 image: $(NATIVE)  ## Build the container image (IMAGE=name, IMAGE_ARGS="--build-arg RUNTIME=gpu")
 	DOCKER_BUILDKIT=1 docker build -t $(IMAGE) $(IMAGE_ARGS) .
 
-tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS) $(INTEROP)  ## Install the clients of others that the tests use
+clients: | $(filter .tools/go/bin/go,$(GO))  ## Generate stubs and build the example clients (or one: make client-go)
+	@$(MAKE) --no-print-directory -j2 -C clients GO=$(if $(findstring /,$(GO)),$(CURDIR)/)$(GO)
+
+client-%: | $(filter .tools/go/bin/go,$(GO))
+	@$(MAKE) --no-print-directory -C clients $* GO=$(if $(findstring /,$(GO)),$(CURDIR)/)$(GO)
+
+tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS) $(INTEROP) clients  ## Install the clients of others that the tests use
 
 clean:  ## Remove what was installed and built; models and pictures stay
 	rm -rf .venv .venv-clients .tools build dist transport/target *.egg-info
+	rm -rf clients/*/build clients/go/inference clients/javascript/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
