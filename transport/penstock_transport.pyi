@@ -48,13 +48,20 @@ class Call:
 
         settles: how many received messages are settled when the network has taken this one.
         Returns False if the outgoing window is full: the message is queued all the same, but a
-        producer of many answers should wait. On a call that has ended it does nothing.
+        producer of many answers should wait for "writable", which follows when half of the window
+        is free, unless the call ends before. On a call that has ended it does nothing.
+        """
+    def detach(self, ticket: int) -> None:
+        """Take the message with this ticket out of the order of answers.
+
+        It holds no other answer back and none holds it back; `send` answers it, and it is open
+        until it is settled. Without effect on a message that is answered or detached.
         """
     def answer(self, ticket: int, message: bytes) -> bool:
         """Answer the message with this ticket, which settles it.
 
         Answers leave in the order of the messages, whatever the order in which they are given.
-        Returns like `send`, which is not used beside it.
+        Returns like `send`, but no "writable" follows. Without effect on a detached message.
         """
     def finish_answered(
         self,
@@ -204,7 +211,7 @@ class Server:
         addresses: "host:port", port 0 for a free one, or "unix:/path".
         methods: path -> "unary" or "stream", or a member of an enumeration of these values.
         kinds: what `Event.kind` is, in this order: request, opened, message, half-closed,
-            cancelled, bundle, shrunk; these words by default.
+            cancelled, bundle, shrunk, writable; these words by default.
         lane: methods whose messages may be recognised, see `learn`. lane_trailers: names of the
             numbers that come with the unary answers of a bundle.
         tls_reloaded: told of TLS files that have changed by themselves: None when they are in

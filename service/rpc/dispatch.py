@@ -163,7 +163,7 @@ class Dispatcher:
         elif (stream := self._streams.get(call)) is not None:  # else: we ended it before
             if kind is Kind.MESSAGE:
                 stream.message(event.ticket, event.message)
-            else:
+            elif kind is Kind.HALF_CLOSED:
                 stream.half_closed()
 
     def _bundle(self, kind: Kind, bundle: Bundle) -> None:
@@ -228,6 +228,7 @@ class _TrackedCall:
         self.send = call.send
         self.settle = call.settle
         self.answer = call.answer
+        self.detach = call.detach
         self.finish_answered = call.finish_answered
         self.method = call.method
         self.metadata = call.metadata

@@ -22,6 +22,7 @@ _KINDS: Final = (
     Kind.CANCELLED,
     Kind.BUNDLE,
     Kind.SHRUNK,
+    Kind.WRITABLE,
 )
 
 

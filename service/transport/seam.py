@@ -12,9 +12,14 @@ call is OPENED, any number of MESSAGE events, then HALF_CLOSED; it is answered b
 ended by `finish`. CANCELLED comes at most once, and only before the call has been finished: the
 peer reset it, lost the connection, or its deadline passed. Nothing follows it.
 
+Answers given by ticket leave in the order of the messages (`answer`). A message that has any
+number of answers, at any time, is taken out of this order (`detach`), answered by `send`, and
+settled by the last of them or by `settle`.
+
 Flow control: a stream is handed at most `window` messages that are not yet settled. `send(...,
 settles=n)` settles n of them when the network has taken the answer, `settle(n)` at once. A peer
-that does not read its answers is therefore not read from either, and memory stays bounded.
+that does not read its answers is therefore not read from either, and memory stays bounded: a
+producer of many answers waits when `send` returns False, and goes on with WRITABLE.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,6 +69,7 @@ class Kind(Enum):
     CANCELLED = "cancelled"  # the peer has left or the deadline has passed
     BUNDLE = "bundle"  # requests and messages that the lane knows; `Event.bundle` has them
     SHRUNK = "shrunk"  # callers of a bundle have left
+    WRITABLE = "writable"  # a stream on which `send` returned False has room again
 
 
 class Call(Protocol):
@@ -97,20 +103,30 @@ class Call(Protocol):
 
         settles: how many received messages this answer completes.
         Returns False if the outgoing window is full: the message is queued all the same, but a
-        producer of many answers should wait. On a call that has ended it does nothing.
+        producer of many answers should wait for WRITABLE, which follows unless the call ends
+        before. On a call that has ended it does nothing and returns True.
+        """
+
+    def detach(self, ticket: int) -> None:
+        """Take the message with this ticket out of the order of answers.
+
+        It holds no other answer back and none holds it back; `send` answers it, and it is open
+        until it is settled. Without effect on a message that is answered or detached.
         """
 
     def answer(self, ticket: int, message: bytes) -> bool:
         """Answer the message with this ticket, which settles it.
 
         The answers of a stream leave in the order of its messages, whatever the order in which
-        they are given. Returns like `send`, which is not used beside it.
+        they are given. Returns like `send`, but no WRITABLE follows. Without effect on a message
+        that is detached.
         """
 
     def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
         """End a streaming call once every message that was handed up is answered.
 
-        Of several the last one before that counts. After `finish` it has no effect.
+        Those that are detached are waited for until they are settled. Of several the last one
+        before that counts. After `finish` it has no effect.
         """
 
     def settle(self, count: int) -> None:

@@ -236,7 +236,13 @@ class _Handlers(grpc.GenericRpcHandler):
     def _stream(
         self, details: Any, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        call = StreamCall(details, context, self._limits, compresses=self._compresses)
+        call = StreamCall(
+            details,
+            context,
+            self._limits,
+            lambda call: self._emit(Event(Kind.WRITABLE, call)),
+            compresses=self._compresses,
+        )
         self._counts.opened(streaming=True)
         try:
             if not context.add_callback(lambda: self._terminated(call)):

@@ -14,6 +14,7 @@ from service.transport.seam import Code, Limits, Metadata
 _STATUS: Final = {code: grpc.StatusCode[code.name] for code in Code}
 _NEVER_S: Final = 1e9  # seconds; no caller means a deadline 30 years away
 _GZIP_FROM: Final = 2 * 1460  # bytes; two packets of Ethernet: what fits gains nothing
+_OUTGOING_BYTES: Final = 4 << 20  # of one stream: a producer waits when more is unsent
 _MAX_STATUS_BYTES: Final = 6 << 10  # peers take 8 KiB of headers by default, trailers included
 
 
@@ -99,6 +100,11 @@ class UnaryCall(_Call):
         del message, settles
         raise TypeError("send on a unary call: finish it with a reply")
 
+    def detach(self, ticket: int) -> None:
+        """Not for unary calls."""
+        del ticket
+        raise TypeError("detach on a unary call: finish it with a reply")
+
     def answer(self, ticket: int, message: bytes) -> bool:
         """Not for unary calls."""
         del ticket, message
@@ -127,16 +133,28 @@ class StreamCall(_Call):
     """A call with many messages: one thread reads while another writes."""
 
     def __init__(
-        self, details: Any, context: grpc.ServicerContext, limits: Limits, *, compresses: bool
+        self,
+        details: Any,
+        context: grpc.ServicerContext,
+        limits: Limits,
+        on_room: Callable[["StreamCall"], None],
+        *,
+        compresses: bool,
     ) -> None:
+        """on_room: told, under the condition, that there is room again; see seam.Kind."""
         super().__init__(details, context, compresses=compresses)
         self._limits = limits
+        self._on_room = on_room
+        self._is_awaited = False  # `send` found no room
         self._outgoing: deque[tuple[bytes, int]] = deque()
+        self._outgoing_bytes = 0
         self._sizes: deque[int] = deque()  # of the unsettled messages, oldest first
         self._unsettled_bytes = 0
         self._tickets = 0  # handed out
         self._next = 0  # the ticket whose answer leaves next
         self._early: dict[int, bytes] = {}
+        self._detached: set[int] = set()  # tickets to pass over when their turn comes
+        self._unfinished = 0  # detached messages that are not settled
         self._last_word: tuple[Code, str, Metadata] | None = None
 
     def admit(self, size: int) -> int | None:
@@ -171,7 +189,7 @@ class StreamCall(_Call):
             message, settles = answer
             self._leave_plain_unless_it_pays(message)
             yield message
-            self.settle(settles)  # grpcio comes back when the network has taken the message
+            self._settle(settles)  # grpcio comes back when the network has taken the message
         if not self.abandoned:
             self._abort_unless_ok()
 
@@ -180,24 +198,33 @@ class StreamCall(_Call):
         with self._changed:
             if self._ended:
                 return True
-            self._has_begun = True
-            self._outgoing.append((message, settles))
+            self._queue(message, settles)
+            has_room = self._has_room()
+            self._is_awaited = self._is_awaited or not has_room
+            self._finish_detached(settles)
             self._changed.notify_all()
-            return len(self._outgoing) < self._limits.stream_window
+            return has_room
+
+    def detach(self, ticket: int) -> None:
+        """Take a message out of the order of answers; see seam.Call."""
+        with self._changed:
+            if not self._ended and self._is_open(ticket):
+                self._detached.add(ticket)
+                self._unfinished += 1
+                self._promote()
+                self._changed.notify_all()
 
     def answer(self, ticket: int, message: bytes) -> bool:
         """Queue the answer to one message in its place; see seam.Call."""
         with self._changed:
             if self._ended or not self._next <= ticket < self._tickets:
                 return True
-            self._early.setdefault(ticket, message)
-            while (due := self._early.pop(self._next, None)) is not None:
-                self._has_begun = True
-                self._outgoing.append((due, 1))
-                self._next += 1
-            self._say_last_word()
-            self._changed.notify_all()
-            return len(self._outgoing) < self._limits.stream_window
+            if self._is_open(ticket):
+                self._early[ticket] = message
+                self._promote()
+                self._say_last_word()
+                self._changed.notify_all()
+            return self._has_room()
 
     def finish_answered(self, code: Code, message: str = "", *, trailers: Metadata = ()) -> None:
         """End the call behind its last answer; see seam.Call."""
@@ -207,12 +234,47 @@ class StreamCall(_Call):
             self._say_last_word()
             self._changed.notify_all()
 
+    def _is_open(self, ticket: int) -> bool:
+        is_ahead = self._next <= ticket < self._tickets
+        return is_ahead and ticket not in self._early and ticket not in self._detached
+
+    def _promote(self) -> None:
+        """Queue the answers whose turn has come."""
+        while True:
+            if (due := self._early.pop(self._next, None)) is not None:
+                self._queue(due, 1)
+            elif self._next in self._detached:
+                self._detached.remove(self._next)
+            else:
+                return
+            self._next += 1
+
+    def _queue(self, message: bytes, settles: int) -> None:
+        self._has_begun = True
+        self._outgoing.append((message, settles))
+        self._outgoing_bytes += len(message)
+
+    def _has_room(self, share: int = 1) -> bool:
+        """Tell whether the outgoing window, or one share of so many, is not full."""
+        fewer = len(self._outgoing) * share < self._limits.stream_window
+        return fewer and self._outgoing_bytes * share <= _OUTGOING_BYTES
+
+    def _finish_detached(self, count: int) -> None:
+        self._unfinished = max(0, self._unfinished - count)
+        self._say_last_word()
+
     def _say_last_word(self) -> None:
-        if self._last_word is not None and self._next == self._tickets:
+        is_complete = self._next == self._tickets and not self._unfinished
+        if self._last_word is not None and is_complete:
             self._set_status(*self._last_word)
 
     def settle(self, count: int) -> None:
         """Let the peer send count more messages; see seam.Call."""
+        with self._changed:
+            self._finish_detached(count)
+        self._settle(count)
+
+    def _settle(self, count: int) -> None:
         if not count:
             return
         with self._changed:
@@ -240,7 +302,12 @@ class StreamCall(_Call):
                 self._changed.wait()  # ends at the latest with the call: `abandon`
             if self.abandoned or not self._outgoing:
                 return None
-            return self._outgoing.popleft()
+            answer = self._outgoing.popleft()
+            self._outgoing_bytes -= len(answer[0])
+            if self._is_awaited and not self._ended and self._has_room(share=2):
+                self._is_awaited = False
+                self._on_room(self)
+            return answer
 
 
 def _fitting(message: str) -> str:

@@ -9,7 +9,7 @@ use crate::wire::encoding::Encoding;
 use crate::wire::frame;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
@@ -67,22 +67,39 @@ struct Order {
     next: u64,
     early: BTreeMap<u64, Bytes>, // framed, and not yet their turn
     early_bytes: usize,
-    last_word: Option<Finish>, // ends the call when every ticket is answered
+    detached: BTreeSet<u64>,   // tickets to pass over when their turn comes
+    unfinished: u64,           // detached messages that are not settled
+    last_word: Option<Finish>, // ends the call when every message is answered
 }
 
 impl Order {
     fn is_complete(&self) -> bool {
-        self.next == self.handed_out
+        self.next == self.handed_out && self.unfinished == 0
+    }
+
+    // Nobody has answered or detached the message with this ticket.
+    fn is_open(&self, ticket: u64) -> bool {
+        (self.next..self.handed_out).contains(&ticket)
+            && !self.early.contains_key(&ticket)
+            && !self.detached.contains(&ticket)
+    }
+
+    fn settle(&mut self, count: u32) {
+        self.unfinished = self.unfinished.saturating_sub(u64::from(count));
     }
 }
 
 impl Outbox {
     // Answers whose turn has come.
     fn promote(&mut self) {
-        while let Some(early) = self.order.early.remove(&self.order.next) {
-            self.order.early_bytes -= early.len();
-            self.bytes.extend_from_slice(&early);
-            self.marks.push_back(Mark { length: early.len(), settles: 1 });
+        loop {
+            if let Some(early) = self.order.early.remove(&self.order.next) {
+                self.order.early_bytes -= early.len();
+                self.bytes.extend_from_slice(&early);
+                self.marks.push_back(Mark { length: early.len(), settles: 1 });
+            } else if !self.order.detached.remove(&self.order.next) {
+                return;
+            }
             self.order.next += 1;
         }
     }
@@ -117,6 +134,8 @@ pub struct Call {
     outbox: Mutex<Outbox>,
     unsent: AtomicUsize,
     outgoing_window: usize,
+    // Somebody was told that there is no room, and is to be told when there is.
+    is_awaited: AtomicBool,
     settled: AtomicU32,
     // What the application sees of this call. It refers to the call and the call to it, until
     // `forget` when the last word has been said.
@@ -148,6 +167,7 @@ impl Call {
             outbox: Mutex::default(),
             unsent: AtomicUsize::new(0),
             outgoing_window,
+            is_awaited: AtomicBool::new(false),
             settled: AtomicU32::new(0),
             handle: Mutex::default(),
         }
@@ -178,7 +198,8 @@ impl Call {
         Some(out)
     }
 
-    /// Queue a message. None: it is longer than a frame can be.
+    /// Queue a message. None: it is longer than a frame can be. Without room for more the
+    /// application is told when there is again.
     pub fn send(self: &Arc<Self>, message: &[u8], settles: u32) -> Option<Sent> {
         if self.has_ended() {
             return Some(Sent { has_room: true, wake: None });
@@ -198,8 +219,23 @@ impl Call {
         outbox.marks.push_back(Mark { length, settles });
         // Under the lock: once it is free the connection may send these bytes and subtract them.
         let unsent = self.unsent.fetch_add(length, Ordering::AcqRel) + length;
+        let has_room = unsent <= self.outgoing_window;
+        if !has_room {
+            // Also under the lock: the connection looks when it has sent these bytes at the latest.
+            self.is_awaited.store(true, Ordering::Release);
+        }
+        outbox.order.settle(settles);
+        let last_word = outbox.take_last_word();
         drop(outbox);
-        Some(Sent { has_room: unsent <= self.outgoing_window, wake: self.post() })
+        let ended = last_word.and_then(|finish| self.finish(finish));
+        Some(Sent { has_room, wake: ended.or_else(|| self.post()) })
+    }
+
+    /// True once after `send` found no room, when half of the window is free again.
+    pub fn has_room_again(&self) -> bool {
+        self.is_awaited.load(Ordering::Acquire)
+            && self.unsent() <= self.outgoing_window / 2
+            && self.is_awaited.swap(false, Ordering::AcqRel)
     }
 
     /// Give the next message its place in the order of answers.
@@ -207,6 +243,27 @@ impl Call {
         let order = &mut lock(&self.outbox).order;
         order.handed_out += 1;
         order.handed_out - 1
+    }
+
+    /// Take a message out of the order of answers: it is answered by `send`, whenever that is, and
+    /// ends when it is settled. Without effect on one that is answered or detached.
+    pub fn detach(self: &Arc<Self>, ticket: u64) -> Option<Waker> {
+        let mut outbox = lock(&self.outbox);
+        if self.has_ended() || !outbox.order.is_open(ticket) {
+            return None;
+        }
+        outbox.order.unfinished += 1;
+        outbox.order.detached.insert(ticket);
+        let before = outbox.bytes.len();
+        outbox.promote();
+        let promoted = outbox.bytes.len() - before;
+        self.unsent.fetch_add(promoted, Ordering::AcqRel);
+        drop(outbox);
+        if promoted == 0 {
+            None
+        } else {
+            self.post()
+        }
     }
 
     /// Answer the message with this ticket, which settles it. The answer leaves when everything
@@ -223,10 +280,10 @@ impl Call {
         if self.has_ended() || ticket < order.next || ticket >= order.handed_out {
             return Some(Sent { has_room: true, wake: None });
         }
-        if order.early.contains_key(&ticket) {
-            return Some(Sent { has_room: self.has_room(&outbox), wake: None });
-        }
         if ticket > order.next {
+            if !order.is_open(ticket) {
+                return Some(Sent { has_room: self.has_room(&outbox), wake: None });
+            }
             let mut early = BytesMut::new();
             write(&mut early)?;
             // Not unsent: they wait for an answer of ours, and not for the peer.
@@ -266,7 +323,12 @@ impl Call {
     /// Settle messages that have no answer to wait for.
     pub fn settle(self: &Arc<Self>, count: u32) -> Option<Waker> {
         self.settled.fetch_add(count, Ordering::AcqRel);
-        self.post()
+        let mut outbox = lock(&self.outbox);
+        outbox.order.settle(count);
+        let last_word = outbox.take_last_word();
+        drop(outbox);
+        let ended = last_word.and_then(|finish| self.finish(finish));
+        ended.or_else(|| self.post())
     }
 
     /// End the call. Only the first call has an effect.
@@ -507,6 +569,96 @@ pub mod tests {
         assert!(answer(&call, 0, b"late"));
         assert_eq!(written(&call), (vec![], vec![]));
         assert_eq!(code(&call), None);
+    }
+
+    fn send(call: &Arc<Call>, contents: &[u8], settles: u32) -> bool {
+        call.send(contents, settles).unwrap().has_room
+    }
+
+    // What has been written, less the headers of frames, which only `send` writes here.
+    fn sent(call: &Call) -> Vec<u8> {
+        call.with_outbox(|outbox| {
+            let mut rest = outbox.bytes.to_vec();
+            let messages = outbox.marks.iter().map(|mark| {
+                let mut message: Vec<_> = rest.drain(..mark.length).collect();
+                if message.first() == Some(&0) {
+                    message.drain(..frame::HEADER);
+                }
+                message
+            });
+            messages.collect::<Vec<_>>().concat()
+        })
+    }
+
+    #[test]
+    fn a_detached_message_holds_nobody_back() {
+        let call = stream(4);
+        answer(&call, 1, b"b");
+        answer(&call, 3, b"d");
+        call.detach(2);
+        assert_eq!(sent(&call), b"");
+        call.detach(0);
+        assert_eq!(sent(&call), b"bd");
+        assert_eq!(call.unsent(), 2);
+        send(&call, b"a", 1);
+        assert_eq!(sent(&call), b"bda");
+    }
+
+    #[test]
+    fn a_message_is_detached_once_and_only_while_it_is_open() {
+        let call = stream(3);
+        answer(&call, 0, b"a");
+        answer(&call, 2, b"c");
+        for ticket in [0, 2, 1, 1, 3, u64::MAX] {
+            call.detach(ticket);
+        }
+        call.finish_answered(end(0));
+        assert_eq!((sent(&call), code(&call)), (b"ac".to_vec(), None));
+        answer(&call, 1, b"not by ticket");
+        send(&call, b"b", 1);
+        assert_eq!((sent(&call), code(&call)), (b"acb".to_vec(), Some(0)));
+    }
+
+    #[test]
+    fn the_last_word_waits_for_detached_messages() {
+        let call = stream(3);
+        (0..3).for_each(|ticket| drop(call.detach(ticket)));
+        call.finish_answered(end(0));
+        send(&call, b"first", 0);
+        assert_eq!(code(&call), None);
+        send(&call, b"last", 1);
+        call.settle(1);
+        assert_eq!(code(&call), None);
+        call.settle(1);
+        assert_eq!(code(&call), Some(0));
+        assert_eq!(sent(&call), b"firstlast");
+    }
+
+    #[test]
+    fn settling_what_was_never_detached_ends_nothing() {
+        let call = stream(1);
+        call.settle(5);
+        send(&call, b"0", 1);
+        call.finish_answered(end(0));
+        assert_eq!(code(&call), None);
+        call.detach(0);
+        call.settle(1);
+        assert_eq!(code(&call), Some(0));
+    }
+
+    #[test]
+    fn room_is_told_once_when_half_of_the_window_is_free() {
+        let call = stream(1);
+        call.detach(0);
+        assert!(send(&call, &[0; 95], 0)); // with its frame all of the window
+        call.sent(60);
+        assert!(!call.has_room_again()); // nobody was refused
+        assert!(!send(&call, &[0; 95], 0));
+        call.sent(60);
+        assert!(!call.has_room_again());
+        call.sent(30);
+        assert!(call.has_room_again());
+        assert!(!call.has_room_again());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The way up: what happened on all connections, in order, taken in bursts.
 //!
 //! The queue needs no limit of its own: it holds at most two events and a window of messages for
-//! each call in progress, and both are limited.
+//! each call in progress, and one more for each window of answers. All three are limited.
 
 use crate::call::Call;
 use crate::lane::plans::Recognised;
@@ -20,6 +20,8 @@ pub enum Kind {
     Message,
     HalfClosed,
     Cancelled,
+    /// There is room again on a call that had none when something was sent.
+    Writable = 7, // its place among the kinds of Python
 }
 
 /// Something that happened to a call.

@@ -92,6 +92,9 @@ impl Stream {
         let context = &mut Context::from_waker(&waker);
         let written = self.outbound.write(&self.call, context);
         core.counters.add(Counter::MessagesOut, written.messages);
+        if written.bytes > 0 && self.call.has_room_again() && !self.call.has_ended() {
+            self.tell(events, Kind::Writable);
+        }
         if written.is_done {
             timed.extend(
                 self.received.zip(written.work).map(|(received, work)| Timed { received, work }),

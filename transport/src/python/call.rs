@@ -90,6 +90,10 @@ impl Call {
         Ok(sent.has_room)
     }
 
+    fn detach(&self, ticket: u64) {
+        self.inner.detach(ticket).into_iter().for_each(Waker::wake);
+    }
+
     fn answer(&self, py: Python<'_>, ticket: u64, message: &[u8]) -> PyResult<bool> {
         let framed = self.framed(py, message)?;
         let sent = self.inner.answer(ticket, |out| {

@@ -18,15 +18,15 @@ use std::time::Instant;
 /// What all calls of a server share on the side of Python.
 pub struct Shared {
     methods: arguments::Paths,
-    kinds: [Py<PyAny>; KINDS.len()],
+    kinds: Vec<Py<PyAny>>,
     lane_trailers: Vec<HeaderName>,
     outstanding: Arc<lane::bundle::Outstanding>,
     // One moment on both clocks, which are the same one: CLOCK_MONOTONIC.
     moment: (Instant, f64),
 }
 
-const KINDS: [&str; 7] =
-    ["request", "opened", "message", "half-closed", "cancelled", "bundle", "shrunk"];
+const KINDS: [&str; 8] =
+    ["request", "opened", "message", "half-closed", "cancelled", "bundle", "shrunk", "writable"];
 const BUNDLE: usize = 5;
 const SHRUNK: usize = 6;
 

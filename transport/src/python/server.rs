@@ -51,7 +51,7 @@ impl Server {
         py: Python<'_>,
         addresses: Vec<String>,
         methods: &Bound<'_, PyMapping>,
-        kinds: Option<[Py<PyAny>; KINDS.len()]>,
+        kinds: Option<Vec<Py<PyAny>>>,
         lane: Vec<String>,
         lane_trailers: Vec<String>,
         workers: usize,
@@ -118,8 +118,16 @@ impl Server {
         let tls = tls_of(tls_certificate, tls_key, tls_client_ca, tls_reloaded)?;
         let clock = py.import("time")?.getattr("monotonic")?;
         let moment = (Instant::now(), clock.call0()?.extract()?);
-        let kinds = kinds
-            .unwrap_or_else(|| KINDS.map(|kind| PyString::intern(py, kind).into_any().unbind()));
+        let kinds = kinds.unwrap_or_else(|| {
+            KINDS.iter().map(|kind| PyString::intern(py, kind).into_any().unbind()).collect()
+        });
+        if kinds.len() <= SHRUNK {
+            let expected = KINDS.join(", ");
+            return Err(PyValueError::new_err(format!(
+                "kinds: {} given, expected {expected}",
+                kinds.len()
+            )));
+        }
         let core = Core::new(methods, limits);
         let outstanding = Arc::clone(&core.outstanding);
         let shared = Shared { methods: paths, kinds, lane_trailers, outstanding, moment };
@@ -231,7 +239,7 @@ impl Server {
                 open.add(Member::new(event, seen));
             } else if matches!(event.kind, Kind::HalfClosed | Kind::Cancelled) {
                 ends.push(event);
-            } else {
+            } else if self.shared.kinds.len() > event.kind as usize {
                 list.append(self.shared.event(py, &event)?)?;
             }
         }
