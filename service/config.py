@@ -98,6 +98,9 @@ class Settings:
     require_signature: str = _setting(
         "", "PEM file of a public key; only versions signed with it are served"
     )
+    allow_client_shm: bool = _setting(
+        False, "let clients register shared memory, for inputs and outputs"
+    )
     reflection: bool = _setting(True, "serve the schema to grpcurl and its like")
     server_name: str = _setting("penstock", "name in ServerMetadata; some examples want 'triton'")
     tls_certificate: str = _setting("", "PEM file of the server's certificate")

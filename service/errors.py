@@ -6,6 +6,11 @@ PenstockError
 │   ├── UnknownModel            no such model or version
 │   ├── ModelNotReady           known, but not serving
 │   ├── Unsupported             asked for something this server or model does not do
+│   ├── RegionExists            shared memory is registered under that name
+│   ├── UnknownRegion           no shared memory is registered under that name
+│   ├── RegionUnavailable       shared memory of the caller cannot be opened, read or written
+│   ├── RegionLimit             more shared memory than the server keeps or reads at once
+│   ├── WindowTooSmall          an output is larger than the shared memory meant for it
 │   ├── QueueFull               overload: try again later
 │   ├── DeadlineUnmeetable      overload: the deadline would pass in the queue
 │   ├── QueueTimeout            waited longer than the model's queue policy allows
@@ -72,6 +77,32 @@ class ModelNotReady(RequestError):
 
 class Unsupported(RequestError):
     """The request asks for something that this server or this model does not do."""
+
+
+class RegionExists(RequestError):
+    """Shared memory is registered under that name already."""
+
+
+class UnknownRegion(RequestError):
+    """No shared memory is registered under that name."""
+
+
+class RegionUnavailable(RequestError):
+    """The system does not let the server open, read or write shared memory of the caller."""
+
+
+class RegionLimit(RequestError):
+    """More regions, or larger inputs in them, than the server is set to take."""
+
+
+class WindowTooSmall(RequestError):
+    """An output is larger than the shared memory that the request sets aside for it."""
+
+    def __init__(self, output: str, size: int, needed: int) -> None:
+        super().__init__(
+            f"shared memory size specified with the request for output '{shown(output)}' ({size} "
+            f"bytes) should be at least {needed} bytes to hold the results",
+        )
 
 
 class QueueFull(RequestError):

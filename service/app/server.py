@@ -23,7 +23,9 @@ from service.repository.layout import ModelSource, Repository
 from service.rpc.dispatch import Dispatcher
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
+from service.rpc.regions import Regions
 from service.rpc.server_info import ServerInfo
+from service.rpc.shared_memory import SharedMemoryService
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
@@ -37,7 +39,10 @@ class Server:
         self._repository = Repository(Path(settings.repository), settings.model_name)
         self._loader = ModelLoader(settings)
         self.manager: Manager[Model] = Manager(self._loader.read_config, self._loader.load)
-        self._infer = InferService(self.manager, settings.default_deadline)
+        self._regions = Regions(
+            enabled=settings.allow_client_shm, max_read_bytes=settings.max_message_mib << 20
+        )
+        self._infer = InferService(self.manager, settings.default_deadline, self._regions)
         self._health = HealthService(
             self.manager.is_ready,
             self.manager.model_names,
@@ -46,7 +51,11 @@ class Server:
         self.manager.on_change(self._health.changed)
         info = ServerInfo(self.manager, settings.server_name, lambda: self._health.draining)
         self.dispatcher = Dispatcher(
-            info, self._health, self._infer, reflection=settings.reflection
+            info,
+            self._health,
+            self._infer,
+            SharedMemoryService(self._regions, None),
+            reflection=settings.reflection,
         )
         self._transport = make_transport(settings, self.dispatcher.methods)
         self._side_port = self._make_side_port()
@@ -105,6 +114,7 @@ class Server:
         """Stop at once: what is in progress is cut off."""
         self._transport.close()
         self.dispatcher.join(_JOIN_S)
+        self._regions.close()
         self._side_port.close()
 
     def reload_tls(self) -> None:

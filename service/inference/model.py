@@ -1,5 +1,6 @@
 """A model version that serves: what the RPCs need to know of it, in one place."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.inference.engine import Engine
@@ -13,6 +14,7 @@ class Model:
 
     version: decimal, as in responses. config: normalised. provider: execution provider that
     runs it. size_bytes: of its ONNX file. load_s: seconds from file to ready. threads: of one run.
+    labels: names of the elements of outputs, by output and index.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Model:
     load_s: float = 0.0
     threads: int = 1
     notes: tuple[str, ...] = field(default=())
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def close(self, timeout: float) -> bool:
         """Answer what was accepted, then free the model; see Scheduler.close."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from service.errors import InvalidRequest, Unsupported, shown
+from service.errors import InvalidRequest, RegionLimit, shown
 from service.inference.validation import (
     as_text,
     check_input_names,
@@ -23,6 +23,8 @@ from service.pb.grpc_service_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
+from service.rpc.regions import NO_REGIONS, Place, Regions
+from service.rpc.tensor_parameters import REGION, place_of
 from service.rpc.wire import check_counts, check_part_counts, length_delimited, varint
 from service.tensors import (
     BOOL,
@@ -64,10 +66,13 @@ def parse_request(message: bytes) -> ModelInferRequest:
     return request
 
 
-def decode_inputs(model: str, signature: Signature, request: ModelInferRequest) -> Tensors:
+def decode_inputs(
+    model: str, signature: Signature, request: ModelInferRequest, regions: Regions = NO_REGIONS
+) -> Tensors:
     """Return the inputs of a request, valid against the signature.
 
-    Raises InvalidRequest with Triton's texts, Unsupported for shared memory.
+    What is in shared memory is copied: nothing that its client changes later reaches the model.
+    Raises InvalidRequest with Triton's texts, and RequestError as Regions.window does.
     """
     inputs, raw = request.inputs, request.raw_input_contents
     check_counts("inputs", inputs)
@@ -76,9 +81,9 @@ def decode_inputs(model: str, signature: Signature, request: ModelInferRequest) 
         _check_raw_count(model, request)
     arrays: Tensors = {}
     has_bytes = False
-    for index, tensor in enumerate(inputs):
-        if tensor.parameters and "shared_memory_region" in tensor.parameters:
-            raise Unsupported("Client shared memory is disabled.")
+    shared = 0  # bytes of the inputs that are in shared memory
+    contents = iter(raw)
+    for tensor in inputs:
         spec = signature.input(tensor.name)
         if spec is None:
             raise InvalidRequest(f"unexpected inference input '{shown(tensor.name)}'")
@@ -86,7 +91,10 @@ def decode_inputs(model: str, signature: Signature, request: ModelInferRequest) 
         datatype = BY_WIRE.get(tensor.datatype)
         check_shape(model, spec, datatype, tensor.datatype, shape, batched=signature.batched)
         has_bytes = has_bytes or spec.datatype is BYTES
-        if not raw:
+        if tensor.parameters and (place := place_of(tensor)) is not None:
+            shared += place.size
+            arrays[spec.name] = _from_shared(model, spec, shape, tensor, place, shared, regions)
+        elif not raw:
             arrays[spec.name] = _from_contents(model, spec, shape, tensor)
         elif tensor.HasField("contents"):
             raise InvalidRequest(
@@ -94,21 +102,15 @@ def decode_inputs(model: str, signature: Signature, request: ModelInferRequest) 
                 f"'{shown(spec.name)}' for model '{model}'"
             )
         else:
-            arrays[spec.name] = _from_raw(model, spec, shape, raw[index])
+            arrays[spec.name] = _from_raw(model, spec, shape, next(contents))
     return as_text(arrays, signature) if has_bytes else arrays
 
 
 def wanted_outputs(model: str, signature: Signature, request: ModelInferRequest) -> tuple[str, ...]:
-    """Return the names of the outputs to compute. Raises InvalidRequest or Unsupported."""
+    """Return the names of the outputs to compute. Raises InvalidRequest."""
     if not request.outputs:
         return check_outputs(model, signature, ())
     check_counts("outputs", request.outputs)
-    for output in request.outputs:
-        if output.parameters:
-            if "classification" in output.parameters:
-                raise Unsupported("the classification extension is not served")
-            if "shared_memory_region" in output.parameters:
-                raise Unsupported("Client shared memory is disabled.")
     return check_outputs(model, signature, [output.name for output in request.outputs])
 
 
@@ -165,7 +167,7 @@ class ReplyEncoder:
         for name, array in outputs.items():
             raw = to_raw(self._datatypes[name], array)
             size += len(raw)
-            parts += (b"\x32", varint(len(raw)), raw)
+            parts += raw_field(raw)
         self.check_size(size)
         return parts
 
@@ -190,12 +192,19 @@ def stream_refusal_of(message: str) -> bytes:
     return length_delimited(1, (message or "unknown error").encode(errors="replace"))
 
 
+def raw_field(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return a field of raw_output_contents, in parts."""
+    return b"\x32", varint(len(raw)), raw
+
+
 def _id_field(request_id: str) -> bytes:
     return length_delimited(3, request_id.encode()) if request_id else b""
 
 
 def _check_raw_count(model: str, request: ModelInferRequest) -> None:
-    inputs, raw = request.inputs, request.raw_input_contents
+    """Refuse a request whose raw contents are not one for each input that is in the message."""
+    raw = request.raw_input_contents
+    inputs = [tensor for tensor in request.inputs if REGION not in tensor.parameters]
     for tensor in inputs:
         if tensor.HasField("contents"):
             raise InvalidRequest(
@@ -207,10 +216,41 @@ def _check_raw_count(model: str, request: ModelInferRequest) -> None:
         raise InvalidRequest(
             f"unable to find data for input tensor '{name}' for model '{model}' in request."
         )
-    raise InvalidRequest(
-        f"expected {len(inputs)} raw_input_contents for model '{model}', one an input, got "
-        f"{len(raw)}"
-    )
+    if len(raw) > len(inputs):
+        raise InvalidRequest(
+            f"expected {len(inputs)} raw_input_contents for model '{model}', one an input, got "
+            f"{len(raw)}"
+        )
+
+
+def _from_shared(
+    model: str,
+    spec: TensorSpec,
+    shape: Shape,
+    tensor: ModelInferRequest.InferInputTensor,
+    place: Place,
+    shared: int,
+    regions: Regions,
+) -> Array:
+    """Return a copy of an input in shared memory. shared: bytes with those of inputs before it."""
+    where = f"for input '{shown(spec.name)}' for model '{model}'"
+    if tensor.HasField("contents"):
+        raise InvalidRequest(
+            "unexpected 'content' provided when using shared memory for input tensor "
+            f"'{shown(spec.name)}' for model '{model}'"
+        )
+    window = regions.window(place)
+    expected = element_count(shape) * spec.datatype.itemsize
+    if spec.datatype is not BYTES and window.size != expected:  # before it is copied for nothing
+        raise InvalidRequest(
+            f"input byte size mismatch {where}. Expected {expected}, got {window.size}"
+        )
+    if shared > regions.max_read_bytes:
+        raise RegionLimit(
+            f"inputs in shared memory of {shared} bytes, at most {regions.max_read_bytes} are read "
+            f"for one request, as many as a message may have: {where}"
+        )
+    return _from_raw(model, spec, shape, window.read())
 
 
 def _from_raw(model: str, spec: TensorSpec, shape: Shape, raw: bytes) -> Array:

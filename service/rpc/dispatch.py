@@ -9,6 +9,7 @@ from service.rpc.health import HealthService
 from service.rpc.infer import InferService, UnaryInfer
 from service.rpc.reflection import VERSIONS, Reflection
 from service.rpc.server_info import ServerInfo
+from service.rpc.shared_memory import SharedMemoryService
 from service.rpc.status import status_of
 from service.rpc.stream_infer import StreamCall, StreamInfer
 from service.transport.seam import (
@@ -50,12 +51,6 @@ Answer = Callable[[bytes], bytes]
 _UNSERVED: Final = (
     "RepositoryModelLoad",
     "RepositoryModelUnload",
-    "SystemSharedMemoryStatus",
-    "SystemSharedMemoryRegister",
-    "SystemSharedMemoryUnregister",
-    "CudaSharedMemoryStatus",
-    "CudaSharedMemoryRegister",
-    "CudaSharedMemoryUnregister",
     "TraceSetting",
     "LogSettings",
 )
@@ -69,7 +64,13 @@ class Dispatcher:
     """Owns the ingress thread. Everything an RPC means is in what it is given."""
 
     def __init__(
-        self, info: ServerInfo, health: HealthService, infer: InferService, *, reflection: bool
+        self,
+        info: ServerInfo,
+        health: HealthService,
+        infer: InferService,
+        shared_memory: SharedMemoryService,
+        *,
+        reflection: bool,
     ) -> None:
         self._health = health
         self._infer = infer
@@ -83,6 +84,7 @@ class Dispatcher:
             f"/{INFERENCE}/ModelConfig": info.model_config,
             f"/{INFERENCE}/ModelStatistics": info.statistics,
             f"/{INFERENCE}/RepositoryIndex": info.index,
+            **{f"/{INFERENCE}/{name}": answer for name, answer in shared_memory.answers.items()},
             **{f"/{INFERENCE}/{name}": _unserved for name in _UNSERVED},
             f"/{HEALTH}/Check": health.check,
             f"/{HEALTH}/List": health.list,

@@ -8,7 +8,7 @@ from typing import Protocol
 from service.errors import RequestError, ShuttingDown, shown
 from service.inference.engine import Engine
 from service.inference.model import Model
-from service.inference.request import Outcome, Request, batch_key
+from service.inference.request import OnEnd, Outcome, Request, batch_key
 from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
@@ -20,8 +20,10 @@ from service.rpc.codec import (
     parse_request,
     wanted_outputs,
 )
+from service.rpc.delivery import delivery_of
 from service.rpc.parameters import request_parameters
 from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
+from service.rpc.regions import NO_REGIONS, Lease, Regions
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.tensors import BYTES, Tensors
@@ -43,12 +45,18 @@ class Exchange(Protocol):
 class InferService:
     """Accepts infer requests from messages, on the ingress thread."""
 
-    def __init__(self, manager: Manager[Model], default_deadline_s: float) -> None:
+    def __init__(
+        self,
+        manager: Manager[Model],
+        default_deadline_s: float,
+        regions: Regions = NO_REGIONS,
+    ) -> None:
         """default_deadline_s: for callers without one; 0: they wait for ever."""
         self.unknown = ModelStats()  # requests that name no model that is served
         self.draining = False
         self._manager = manager
         self._default_deadline_s = default_deadline_s
+        self._regions = regions
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._plans = Plans()
         self._touched: dict[Engine, None] = {}
@@ -187,18 +195,22 @@ class InferService:
         try:
             parameters = request_parameters(request)
             outputs = wanted_outputs(name, signature, request)
-            inputs = decode_inputs(name, signature, request)
+            delivery = delivery_of(name, signature, request, self._regions)
+            inputs = decode_inputs(name, signature, request, self._regions)
             rows = batch_rows(name, signature, inputs)
         except RequestError as error:
             prefix = f"[request id: {shown(request.id) or '<id_unknown>'}] "
             raise type(error)(prefix + str(error)) from None
         planned = None
-        if request.raw_input_contents and parameters.is_plain:
+        if delivery is not None:
+            served = served.delivering(delivery)
+        elif len(request.raw_input_contents) == len(inputs) and parameters.is_plain:
             names = [tensor.name for tensor in request.inputs]
             planned = planned_inputs(signature, inputs, names)
         key = batch_key(signature, inputs)
         generation = self._manager.generation
-        plan = Plan(served, planned or (), outputs, rows, key, parameters, generation)
+        windows = tuple(delivery.windows.values()) if delivery is not None else ()
+        plan = Plan(served, planned or (), outputs, rows, key, parameters, generation, windows)
         return plan, inputs
 
     def _schedule(
@@ -207,11 +219,16 @@ class InferService:
         if deadline is None and self._default_deadline_s:
             deadline = time.monotonic() + self._default_deadline_s
         exchange.served = plan.served
+        on_end: OnEnd = exchange.ended
+        lease = None
+        if plan.windows:
+            lease = Lease(plan.windows)
+            on_end = lease.until(on_end)
         request = Request(
             inputs,
             plan.outputs,
             rows=plan.rows,
-            on_end=exchange.ended,
+            on_end=on_end,
             deadline=deadline,
             priority=plan.parameters.priority,
             timeout_us=plan.parameters.timeout_us,
@@ -220,7 +237,12 @@ class InferService:
             sequence=plan.parameters.sequence,
         )
         scheduler = plan.served.scheduler
-        scheduler.submit(request, deferred=True)
+        try:
+            scheduler.submit(request, deferred=True)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
         self._touched[scheduler] = None
         return request
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from service.inference.request import Key
 from service.rpc.parameters import RequestParameters
+from service.rpc.regions import Window
 from service.rpc.served import ServedModel
 from service.tensors import BOOL, BYTES, Shape, Signature, Tensors, element_count
 
@@ -52,6 +53,7 @@ class Plan:
     key: Key
     parameters: RequestParameters
     generation: int = 0  # of the manager, when the head was judged
+    windows: tuple[Window, ...] = ()  # that its outputs are written to; then it is not kept
 
     @property
     def is_batched(self) -> bool:

@@ -1,9 +1,7 @@
 """The RPCs that tell of the server and its models: live, ready, metadata, config, statistics."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final
 
 from service import __version__
 from service.errors import InvalidRequest, ModelNotReady, UnknownModel, Unsupported, shown
@@ -33,6 +31,7 @@ from service.pb.grpc_service_pb2 import (
     ServerReadyResponse,
     StatisticDuration,
 )
+from service.rpc.messages import parse
 from service.tensors import TensorSpec
 
 EXTENSIONS: Final = (
@@ -43,7 +42,6 @@ EXTENSIONS: Final = (
     "statistics",
     "model_repository(index)",
 )
-M = TypeVar("M", bound=Message)
 
 
 class ServerInfo:
@@ -56,25 +54,25 @@ class ServerInfo:
 
     def live(self, message: bytes) -> bytes:
         """Answer ServerLive: what answers at all is live."""
-        _parse(ServerLiveRequest, message)
+        parse(ServerLiveRequest, message)
         return ServerLiveResponse(live=True).SerializeToString()
 
     def ready(self, message: bytes) -> bytes:
         """Answer ServerReady."""
-        _parse(ServerReadyRequest, message)
+        parse(ServerReadyRequest, message)
         ready = self._manager.is_ready() and not self._is_draining()
         return ServerReadyResponse(ready=ready).SerializeToString()
 
     def metadata(self, message: bytes) -> bytes:
         """Answer ServerMetadata."""
-        _parse(ServerMetadataRequest, message)
+        parse(ServerMetadataRequest, message)
         return ServerMetadataResponse(
             name=self._name, version=__version__, extensions=EXTENSIONS
         ).SerializeToString()
 
     def model_ready(self, message: bytes) -> bytes:
         """Answer ModelReady: an unknown model is not ready, and that is no error."""
-        request = _parse(ModelReadyRequest, message)
+        request = parse(ModelReadyRequest, message)
         try:
             self._manager.find(request.name, request.version)
             ready = not self._is_draining()
@@ -84,7 +82,7 @@ class ServerInfo:
 
     def model_metadata(self, message: bytes) -> bytes:
         """Answer ModelMetadata. Raises UnknownModel or ModelNotReady."""
-        request = _parse(ModelMetadataRequest, message)
+        request = parse(ModelMetadataRequest, message)
         model = self._manager.find(request.name, request.version)
         versions = [model.version]
         if not request.version:
@@ -99,13 +97,13 @@ class ServerInfo:
 
     def model_config(self, message: bytes) -> bytes:
         """Answer ModelConfig. Raises UnknownModel or ModelNotReady."""
-        request = _parse(ModelConfigRequest, message)
+        request = parse(ModelConfigRequest, message)
         model = self._manager.find(request.name, request.version)
         return ModelConfigResponse(config=model.config).SerializeToString()
 
     def statistics(self, message: bytes) -> bytes:
         """Answer ModelStatistics. Raises InvalidRequest for an unknown model, as Triton does."""
-        request = _parse(ModelStatisticsRequest, message)
+        request = parse(ModelStatisticsRequest, message)
         models = self._manager.servables()
         if request.name:
             models = [model for model in models if model.name == request.name]
@@ -124,7 +122,7 @@ class ServerInfo:
 
     def index(self, message: bytes) -> bytes:
         """Answer RepositoryIndex. Raises Unsupported for a repository by name."""
-        request = _parse(RepositoryIndexRequest, message)
+        request = parse(RepositoryIndexRequest, message)
         if request.repository_name:
             raise Unsupported("'repository_name' specification is not supported")
         response = RepositoryIndexResponse()
@@ -137,13 +135,6 @@ class ServerInfo:
                     reason=status.reason,
                 )
         return response.SerializeToString()
-
-
-def _parse(kind: type[M], message: bytes) -> M:
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        raise InvalidRequest(f"malformed request: not a {kind.DESCRIPTOR.name} message") from None
 
 
 def _tensor_metadata(spec: TensorSpec) -> ModelMetadataResponse.TensorMetadata:

@@ -13,11 +13,16 @@ from service.errors import (
     ModelNotReady,
     QueueFull,
     QueueTimeout,
+    RegionExists,
+    RegionLimit,
+    RegionUnavailable,
     RequestCancelled,
     RequestError,
     ShuttingDown,
     UnknownModel,
+    UnknownRegion,
     Unsupported,
+    WindowTooSmall,
 )
 from service.transport.seam import Code
 
@@ -29,6 +34,11 @@ CODES: Final[Mapping[type[RequestError], Code]] = {
     UnknownModel: Code.NOT_FOUND,
     ModelNotReady: Code.UNAVAILABLE,
     Unsupported: Code.UNIMPLEMENTED,
+    RegionExists: Code.ALREADY_EXISTS,
+    UnknownRegion: Code.NOT_FOUND,
+    RegionUnavailable: Code.INTERNAL,
+    RegionLimit: Code.RESOURCE_EXHAUSTED,
+    WindowTooSmall: Code.INTERNAL,
     QueueFull: Code.RESOURCE_EXHAUSTED,
     DeadlineUnmeetable: Code.RESOURCE_EXHAUSTED,
     QueueTimeout: Code.UNAVAILABLE,

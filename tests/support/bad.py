@@ -14,6 +14,7 @@ from grpc import StatusCode
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.tensors import BF16, BYTES, FP16, FP32, INT8, INT32, Array, Datatype
 from tests.support.requests import one, raw_request, simple_request, typed_request
+from tests.support.shared import place
 
 INVALID: Final = StatusCode.INVALID_ARGUMENT
 NOT_FOUND: Final = StatusCode.NOT_FOUND
@@ -105,11 +106,29 @@ def _many_parameters(request: ModelInferRequest) -> None:
         request.parameters[f"key{index}"].bool_param = True
 
 
-def _output_parameter(key: str) -> Callable[[], ModelInferRequest]:
-    def change(request: ModelInferRequest) -> None:
-        request.outputs.add(name="OUTPUT0").parameters[key].int64_param = 3
+def _wanted(model: str, output: str, field: str, value: object) -> Callable[[], ModelInferRequest]:
+    """Ask for classes of an output."""
 
-    return _simple(change)
+    def make() -> ModelInferRequest:
+        request = simple_request(model=model)
+        setattr(request.outputs.add(name=output).parameters["classification"], field, value)
+        return request
+
+    return make
+
+
+def _output_in_region() -> ModelInferRequest:
+    request = simple_request()
+    place(request.outputs.add(name="OUTPUT0"), "r", 64)
+    return request
+
+
+def _input_in_region() -> ModelInferRequest:
+    request = simple_request()
+    request.ClearField("raw_input_contents")
+    for tensor in request.inputs:
+        place(tensor, "r", 64)
+    return request
 
 
 def _typed(datatype: Datatype, field: str, values: list[object]) -> Callable[[], ModelInferRequest]:
@@ -271,13 +290,20 @@ BAD: Final = (
     Bad("many parameters", _simple(_many_parameters), INVALID, "too many parameters"),
     Bad("endless id", lambda: simple_request(request_id="i" * 1025), INVALID,
         "the request id has 1025 characters, at most 1024 are taken", loses_id=True),
-    Bad("classification", _output_parameter("classification"), UNIMPLEMENTED,
-        "the classification extension is not served"),
-    Bad("output in shared memory", _output_parameter("shared_memory_region"), UNIMPLEMENTED,
-        "Client shared memory is disabled."),
-    Bad("input in shared memory", _simple(lambda r: setattr(
-        r.inputs[0].parameters["shared_memory_region"], "string_param", "r")), UNIMPLEMENTED,
-        "Client shared memory is disabled."),
+    Bad("classes as text", _wanted("simple", "OUTPUT0", "string_param", "3"), INVALID,
+        "invalid value type for 'classification' parameter, expected int64_param"),
+    Bad("no classes", _wanted("simple", "OUTPUT0", "int64_param", 0), INVALID,
+        "invalid value for 'classification' parameter of output 'OUTPUT0', expected value > 0"),
+    Bad("negative classes", _wanted("simple", "OUTPUT0", "int64_param", -(1 << 63)), INVALID,
+        "expected value > 0, got -9223372036854775808"),
+    Bad("classes of text", _wanted("identity_bytes", "Y", "int64_param", 1), INVALID,
+        "class result not available for output due to unsupported type 'BYTES'"),
+    Bad("classes of an unknown output", _wanted("simple", "nope", "int64_param", 1), INVALID,
+        "unexpected inference output 'nope' for model 'simple'"),
+    Bad("output in shared memory", _output_in_region, UNIMPLEMENTED,
+        "Client shared memory is disabled. Start the server with --allow-client-shm"),
+    Bad("input in shared memory", _input_in_region, UNIMPLEMENTED,
+        "Client shared memory is disabled. Start the server with --allow-client-shm"),
     # the model itself
     Bad("index out of range", lambda: raw_request("gather", _index(99)), StatusCode.INTERNAL,
         "inference failed for model 'gather' (error id "),

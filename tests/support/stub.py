@@ -7,6 +7,12 @@ from typing import Any
 import grpc
 
 from service.pb.grpc_service_pb2 import (
+    CudaSharedMemoryRegisterRequest,
+    CudaSharedMemoryRegisterResponse,
+    CudaSharedMemoryStatusRequest,
+    CudaSharedMemoryStatusResponse,
+    CudaSharedMemoryUnregisterRequest,
+    CudaSharedMemoryUnregisterResponse,
     ModelConfigRequest,
     ModelConfigResponse,
     ModelInferRequest,
@@ -27,6 +33,12 @@ from service.pb.grpc_service_pb2 import (
     ServerMetadataResponse,
     ServerReadyRequest,
     ServerReadyResponse,
+    SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse,
+    SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest,
+    SystemSharedMemoryUnregisterResponse,
 )
 
 SERVICE = "/inference.GRPCInferenceService"
@@ -52,6 +64,31 @@ class Stub:
         self.model_config = typed("ModelConfig", ModelConfigRequest, ModelConfigResponse)
         self.statistics = typed("ModelStatistics", ModelStatisticsRequest, ModelStatisticsResponse)
         self.index = typed("RepositoryIndex", RepositoryIndexRequest, RepositoryIndexResponse)
+        self.system_status, self.register_system, self.unregister_system = (
+            typed(f"SystemSharedMemory{verb}", *messages)
+            for verb, messages in (
+                ("Status", (SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse)),
+                (
+                    "Register",
+                    (SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse),
+                ),
+                (
+                    "Unregister",
+                    (SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse),
+                ),
+            )
+        )
+        self.cuda_status, self.register_cuda, self.unregister_cuda = (
+            typed(f"CudaSharedMemory{verb}", *messages)
+            for verb, messages in (
+                ("Status", (CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse)),
+                ("Register", (CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse)),
+                (
+                    "Unregister",
+                    (CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse),
+                ),
+            )
+        )
         self.raw_infer = channel.unary_unary(
             f"{SERVICE}/ModelInfer", _as_it_is, ModelInferResponse.FromString
         )

@@ -1,0 +1,70 @@
+"""The classification extension: the best of an output's elements, as text, instead of all of them.
+
+Pure numpy; knows no message.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from service.errors import InvalidRequest, shown
+from service.tensors import BF16, BOOL, BYTES, FP16, Array, Datatype
+
+_MAX_ELEMENTS: Final = 1_000_000
+_UNSUPPORTED: Final = (BYTES, BOOL, FP16, BF16)
+
+
+def check_classifiable(output: str, datatype: Datatype) -> None:
+    """Raise InvalidRequest if the elements of an output have no order that texts could show."""
+    if datatype in _UNSUPPORTED:
+        raise InvalidRequest(
+            f"class result not available for output due to unsupported type '{datatype}': output "
+            f"'{shown(output)}'",
+        )
+
+
+def classify(array: Array, count: int, labels: Sequence[str], *, batched: bool) -> Array:
+    """Return the largest elements of each row as texts, the largest first.
+
+    array: scores; all axes but the batch count as one, also if there is no batch.
+    count: texts a row; fewer if a row has fewer elements. labels: of the elements, by index.
+    The result is [rows, count], or [count] without a batch, of bytes `value:index[:label]`. Of
+    equal elements the first wins; NaN counts as the least.
+    Raises InvalidRequest if the array is too large to be looked through for one request.
+    """
+    if array.size > _MAX_ELEMENTS:
+        raise InvalidRequest(
+            f"classification output tensor too large: {array.size} elements, at most "
+            f"{_MAX_ELEMENTS} are looked through",
+        )
+    rows = len(array) if batched else 1
+    scores = array.reshape(rows, -1) if array.size else array.reshape(rows, 0)
+    count = min(count, scores.shape[1])
+    texts = np.empty((rows, count), dtype=object)
+    for row, values in zip(texts, scores, strict=True):
+        best = _best(values, count)
+        row[:] = [_text(values[index], index, labels) for index in best.tolist()]
+    return texts if batched else texts[0]
+
+
+def _best(values: Array, count: int) -> Array:
+    """Return the indices of the largest values, in their order; no more is sorted than that."""
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), -np.inf, values)
+    candidates = np.arange(len(values))
+    if 0 < count < len(values):
+        least = np.partition(values, len(values) - count)[len(values) - count]
+        above = np.flatnonzero(values > least)
+        ties = np.flatnonzero(values == least)[: count - len(above)]
+        candidates = np.concatenate([above, ties])
+        candidates.sort()
+    # Largest first, and stable: descending order is the reverse of ascending order of the reverse.
+    order = np.argsort(values[candidates][::-1], kind="stable")[::-1]
+    return candidates[::-1][order][:count]
+
+
+def _text(value: np.generic, index: int, labels: Sequence[str]) -> bytes:
+    shown_value = f"{value:f}" if value.dtype.kind == "f" else str(int(value))
+    label = labels[index] if index < len(labels) else ""
+    return f"{shown_value}:{index}:{label}".encode() if label else f"{shown_value}:{index}".encode()

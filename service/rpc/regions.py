@@ -1,0 +1,223 @@
+"""Memory that clients have registered: names, windows into it, and who still uses it.
+
+Knows neither RPCs nor where memory comes from: whoever registers a region brings it opened.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from service.errors import (
+    InvalidRequest,
+    RegionExists,
+    RegionLimit,
+    UnknownRegion,
+    Unsupported,
+    shown,
+)
+from service.inference.request import OnEnd, Outcome
+
+MAX_REGIONS: Final = 256  # each keeps a descriptor open, and a process often has 1024 of them
+_MAX_NAME: Final = 1024  # characters
+DISABLED: Final = "Client shared memory is disabled. Start the server with --allow-client-shm"
+
+
+class Memory(Protocol):
+    """Memory of a client, opened. Its methods may be called by any thread."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return a copy of size bytes. Raises RequestError if the memory is no longer that long."""
+
+    def write(self, offset: int, contents: bytes) -> None:
+        """Write contents there and nowhere else. Raises RequestError if it cannot be done."""
+
+    def close(self) -> None:
+        """Let go of it. Nothing uses it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemOrigin:
+    """Where memory of the system is: what the client calls the object, and a byte offset in it."""
+
+    key: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class CudaOrigin:
+    """Where memory of a GPU is."""
+
+    device_id: int
+
+
+Origin: TypeAlias = SystemOrigin | CudaOrigin
+KindOfOrigin = TypeVar("KindOfOrigin", SystemOrigin, CudaOrigin)
+
+
+class Region:
+    """Registered memory. What is let go of is closed once nothing in flight uses it any more."""
+
+    def __init__(self, name: str, memory: Memory, byte_size: int, origin: Origin) -> None:
+        self.name = name
+        self.memory = memory
+        self.byte_size = byte_size
+        self.origin = origin
+        self._lock = threading.Lock()
+        self._users = 1  # the registration
+
+    def hold(self) -> None:
+        """Keep the memory open until `release`; for one who has found the region by its name."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """Undo a `hold`, or the registration."""
+        with self._lock:
+            self._users -= 1
+            is_last = not self._users
+        if is_last:
+            self.memory.close()
+
+
+class Place(NamedTuple):
+    """Where a request says that a tensor is: byte offset and size in the region of that name."""
+
+    region: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a region, inside its bounds."""
+
+    region: Region
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Return a copy of what is there now."""
+        return self.region.memory.read(self.offset, self.size)
+
+    def write(self, contents: bytes) -> None:
+        """Put contents at its start; they are no larger than the window."""
+        self.region.memory.write(self.offset, contents)
+
+
+class Lease:
+    """Keeps the regions of windows open until a request has ended."""
+
+    def __init__(self, windows: Iterable[Window]) -> None:
+        self._regions = [window.region for window in windows]
+        for region in self._regions:
+            region.hold()
+
+    def until(self, on_end: OnEnd) -> OnEnd:
+        """Return on_end, followed by the release."""
+
+        def ended(outcome: Outcome) -> None:
+            try:
+                on_end(outcome)
+            finally:
+                self.release()
+
+        return ended
+
+    def release(self) -> None:
+        """Let go of them; once."""
+        for region in self._regions:
+            region.release()
+
+
+class Regions:
+    """The regions of all clients in one space of names. Its methods may be called by any thread."""
+
+    def __init__(self, *, enabled: bool, max_read_bytes: int = 0) -> None:
+        """max_read_bytes: of the inputs of one request. enabled: clients may register memory."""
+        self.enabled = enabled
+        self.max_read_bytes = max_read_bytes
+        self._lock = threading.Lock()
+        self._regions: dict[str, Region] = {}
+
+    def check_new(self, name: str) -> None:
+        """Raise RequestError unless a region of this name could be registered now."""
+        self.check_enabled()
+        if not 0 < len(name) <= _MAX_NAME:
+            raise InvalidRequest(
+                f"failed to register shared memory region '{shown(name)}': invalid args: the name "
+                f"has {len(name)} characters, expected 1 to {_MAX_NAME}",
+            )
+        with self._lock:
+            self._check_free(name)
+
+    def register(self, region: Region) -> None:
+        """Make a region known by its name. Raises RequestError as `check_new` does."""
+        with self._lock:
+            self._check_free(region.name)
+            self._regions[region.name] = region
+
+    def unregister(self, kind: type[Origin], name: str) -> None:
+        """Forget the region of that name and kind, if there is one; all of the kind for no name.
+
+        The names are free at once. Memory that a request still writes to is closed after that.
+        """
+        with self._lock:
+            gone = [
+                region
+                for region in self._regions.values()
+                if isinstance(region.origin, kind) and name in ("", region.name)
+            ]
+            for region in gone:
+                del self._regions[region.name]
+        for region in gone:
+            region.release()
+
+    def registered(self, kind: type[KindOfOrigin]) -> Mapping[str, tuple[Region, KindOfOrigin]]:
+        """Return the regions of one kind by name."""
+        with self._lock:
+            regions = list(self._regions.values())
+        return {
+            region.name: (region, region.origin)
+            for region in regions
+            if isinstance(region.origin, kind)
+        }
+
+    def window(self, place: Place) -> Window:
+        """Return the window that a request names.
+
+        Raises UnknownRegion, InvalidRequest if it is not inside, Unsupported if none can be.
+        """
+        self.check_enabled()
+        with self._lock:
+            region = self._regions.get(place.region)
+        name = shown(place.region)
+        if region is None:
+            raise UnknownRegion(f"Unable to find shared memory region: '{name}'")
+        if not 0 <= place.offset < region.byte_size:
+            raise InvalidRequest(f"Invalid offset for shared memory region: '{name}'")
+        if place.offset + place.size > region.byte_size:
+            raise InvalidRequest(f"Invalid offset + byte size for shared memory region: '{name}'")
+        return Window(region, place.offset, place.size)
+
+    def close(self) -> None:
+        """Forget all regions."""
+        self.unregister(SystemOrigin, "")
+        self.unregister(CudaOrigin, "")
+
+    def check_enabled(self) -> None:
+        """Raise Unsupported unless clients may register memory."""
+        if not self.enabled:
+            raise Unsupported(DISABLED)
+
+    def _check_free(self, name: str) -> None:
+        if name in self._regions:
+            raise RegionExists(f"shared memory region '{shown(name)}' already in manager")
+        if len(self._regions) >= MAX_REGIONS:
+            raise RegionLimit(
+                f"{len(self._regions)} shared memory regions are registered, which is the most: "
+                "unregister what is no longer used",
+            )
+
+
+NO_REGIONS: Final = Regions(enabled=False)
