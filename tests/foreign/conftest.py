@@ -14,9 +14,15 @@ import pytest
 
 from service.tensors import BF16, BYTES, FP16, FP32
 from service.transport.native import is_installed
+from tests import models as triton_models
 from tests.support import models, servers
 
 ROOT = servers.ROOT
+EXAMPLES = [
+    name
+    for name in triton_models.MODELS
+    if "sequence" not in name and "optional" not in name and name != "densenet_onnx"
+]
 _SLOW_SIZE = 512  # a matrix product of this size takes 1 ms or so on one CPU
 
 
@@ -32,20 +38,29 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=["native", "threaded"])
-def address(repository: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Serve the repository at this HOST:PORT; the server must stop with exit code 0."""
+def transport(request: pytest.FixtureRequest) -> str:
+    """Name each transport."""
     if request.param == "native" and not is_installed():
         if shutil.which("cargo") is None:
             pytest.skip("the native transport needs cargo, which is not here")
         missing("penstock-transport is not installed", "run `make native`")
-    with servers.serve(repository, "--transport", request.param) as server:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def address(repository: Path, transport: str) -> Iterator[str]:
+    """Serve the repository at this HOST:PORT; the server must stop with exit code 0."""
+    with servers.serve(repository, "--transport", transport) as server:
         yield server.address
 
 
 @pytest.fixture(scope="session")
-def triton_python() -> Path:
-    """Find the Python of the environment that has tritonclient."""
-    return installed(ROOT / ".venv-clients" / "bin" / "python")
+def examples(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
+    """Serve the models of Triton's examples at this HOST:PORT."""
+    root = tmp_path_factory.mktemp("examples")
+    triton_models.write(root, EXAMPLES)
+    with servers.serve(root, "--transport", transport) as server:
+        yield server.address
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +88,7 @@ def node() -> list[str]:
 @pytest.fixture(scope="session")
 def perf_analyzer() -> list[str]:
     """Find perf_analyzer and what it loads, as the start of a command."""
-    environment = ROOT / ".tools" / "perf"
+    environment = ROOT / ".tools" / "pytriton"
     program = str(installed(environment / "bin" / "perf_analyzer"))
     (libraries,) = environment.glob("lib/python*/site-packages/nvidia/cuda_runtime/lib")
     command = ["env", f"LD_LIBRARY_PATH={libraries}", program]

@@ -1,16 +1,20 @@
 """What tritonclient's asyncio client gets from Penstock, one function a case.
 
-Run in tritonclient's own environment by test_tritonclient.py: `asyncio_client.py CASE HOST:PORT`.
+Run in an environment of its own by test_programs.py.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc.aio as grpcclient  # type: ignore[import-not-found]  # other environment
+import tritonclient.grpc.aio as grpcclient
 from simple import async_refusal, pair, simple_inputs, tensor  # type: ignore[import-not-found]  # beside this file
+
+
+def connect(address: str) -> Any:
+    """Return the client of a case."""
+    return grpcclient.InferenceServerClient(address)
 
 
 async def test_health_and_metadata(client: Any) -> None:
@@ -126,12 +130,3 @@ async def test_two_streams(client: Any) -> None:
     first, second = await asyncio.gather(run(0), run(1000))
     assert first == list(range(40))
     assert second == list(range(1000, 1040))
-
-
-async def _run(case: str, address: str) -> None:
-    async with grpcclient.InferenceServerClient(address) as client:
-        await asyncio.wait_for(globals()[case](client), timeout=60)
-
-
-if __name__ == "__main__":
-    asyncio.run(_run(sys.argv[1], sys.argv[2]))

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as grpcclient  # type: ignore[import-not-found]  # other environment
-from tritonclient.utils import InferenceServerException  # type: ignore[import-not-found]
+import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
 
 RNG = np.random.default_rng(20)
 

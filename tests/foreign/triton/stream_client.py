@@ -1,16 +1,15 @@
 """What tritonclient's blocking client gets over ModelStreamInfer, one function a case.
 
-Run in tritonclient's own environment by test_tritonclient.py: `stream_client.py CASE HOST:PORT`.
+Run in an environment of its own by test_programs.py.
 """
 
 import queue
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as grpcclient  # type: ignore[import-not-found]  # other environment
+import tritonclient.grpc as grpcclient
 from simple import pair, simple_inputs, tensor  # type: ignore[import-not-found]  # beside this file
 
 WAIT_S = 30.0
@@ -42,6 +41,11 @@ def streaming(client: Any, **options: Any) -> Iterator[Answers]:
     client.start_stream(answers, **options)
     yield answers
     client.stop_stream()
+
+
+def connect(address: str) -> Any:
+    """Return the client of a case."""
+    return grpcclient.InferenceServerClient(address)
 
 
 def test_order_and_ids(client: Any) -> None:
@@ -160,8 +164,3 @@ def test_cancelled_stream(client: Any) -> None:
         result, error = later.take()
     assert error is None, error
     assert result.get_response().id == "after"
-
-
-if __name__ == "__main__":
-    with grpcclient.InferenceServerClient(sys.argv[2]) as inference_client:
-        globals()[sys.argv[1]](inference_client)

@@ -1,15 +1,14 @@
 """What tritonclient's blocking client gets from ModelInfer, one function a case.
 
-Run in tritonclient's own environment by test_tritonclient.py: `sync_infer.py CASE HOST:PORT`.
+Run in an environment of its own by test_programs.py.
 """
 
-import sys
 import threading
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import tritonclient.grpc as grpcclient  # type: ignore[import-not-found]  # other environment
+import tritonclient.grpc as grpcclient
 from simple import (  # type: ignore[import-not-found]  # beside this file
     RNG,
     pair,
@@ -17,7 +16,12 @@ from simple import (  # type: ignore[import-not-found]  # beside this file
     simple_inputs,
     tensor,
 )
-from tritonclient.utils import InferenceServerException  # type: ignore[import-not-found]
+from tritonclient.utils import InferenceServerException
+
+
+def connect(address: str) -> Any:
+    """Return the client of a case."""
+    return grpcclient.InferenceServerClient(address)
 
 
 def test_infer(client: Any) -> None:
@@ -223,8 +227,3 @@ def test_async_cancel(client: Any) -> None:
     assert isinstance(outcome[0], InferenceServerException), outcome
     assert client.is_server_ready()
     client.infer("simple", simple_inputs(*pair()))
-
-
-if __name__ == "__main__":
-    with grpcclient.InferenceServerClient(sys.argv[2]) as inference_client:
-        globals()[sys.argv[1]](inference_client)

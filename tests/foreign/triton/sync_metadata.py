@@ -1,15 +1,19 @@
 """What tritonclient's blocking client learns of Penstock and its models, one function a case.
 
-Run in tritonclient's own environment by test_tritonclient.py: `sync_metadata.py CASE HOST:PORT`.
+Run in an environment of its own by test_programs.py.
 """
 
-import sys
 from functools import partial
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as grpcclient  # type: ignore[import-not-found]  # other environment
+import tritonclient.grpc as grpcclient
 from simple import refusal, tensor  # type: ignore[import-not-found]  # beside this file
+
+
+def connect(address: str) -> Any:
+    """Return the client of a case."""
+    return grpcclient.InferenceServerClient(address)
 
 
 def test_server_is_live_and_ready(client: Any) -> None:
@@ -102,8 +106,3 @@ def test_repository_index(client: Any) -> None:
         "simple",
         "slow",
     }
-
-
-if __name__ == "__main__":
-    with grpcclient.InferenceServerClient(sys.argv[2]) as inference_client:
-        globals()[sys.argv[1]](inference_client)

@@ -1,0 +1,76 @@
+"""Clients in Python that nobody here wrote against Penstock, each in an environment of its own.
+
+They need other versions of protobuf and register the same message names as Penstock, so they run in
+processes apart. The programs stand in directories beside this file, a function test_* a case.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.foreign.conftest import installed
+from tests.support.servers import ROOT
+
+HERE = Path(__file__).resolve().parent
+ENVIRONMENTS = {
+    "grpclib": ".venv-clients",
+    "kserve": ".venv-clients",
+    "mlserver": ".tools/mlserver",
+    "old_triton": ".tools/pytriton",
+    "pytriton": ".tools/pytriton",
+    "reflection": ".venv-clients",
+}
+_PROGRAM_S = 110.0
+
+
+def run_program(program: Path, environment: str, address: str) -> None:
+    """Run all cases of a program; none may fail."""
+    python = installed(ROOT / environment / "bin" / "python")
+    run = subprocess.run(
+        [python, HERE / "run_cases.py", program, address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_PROGRAM_S,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    assert ": ok\n" in run.stdout, run.stdout
+
+
+def _programs(*directories: str) -> list[object]:
+    return [
+        pytest.param(program, id=f"{directory}-{program.stem}")
+        for directory in directories
+        for program in sorted((HERE / directory).glob("*.py"))
+        if "\ndef connect(" in program.read_text()
+    ]
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize("program", _programs("triton"))
+def test_tritonclient(program: Path, address: str) -> None:
+    """Triton's own client gets from Penstock what the cases of its programs state."""
+    run_program(program, ".venv-clients", address)
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize("program", _programs(*ENVIRONMENTS))
+def test_program(program: Path, examples: str) -> None:
+    """The client gets from Penstock what the cases of its program state."""
+    run_program(program, ENVIRONMENTS[program.parent.name], examples)
+
+
+@pytest.mark.foreign
+@pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService", "simple"])
+def test_health_probe(service: str, examples: str) -> None:
+    """grpc_health_probe finds the server, its service and its models SERVING, others not."""
+    probe = installed(ROOT / ".tools" / "bin" / "grpc-health-probe")
+
+    def run(name: str) -> int:
+        command = [str(probe), "-addr", examples, "-service", name]
+        return subprocess.run(command, timeout=_PROGRAM_S, check=False).returncode
+
+    assert run(service) == 0
+    assert run("absent") == 3  # its code for a check that failed
