@@ -16,7 +16,7 @@ import numpy as np
 from service.app.server import Server
 from service.config import Settings
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.rpc.dispatch import INFER, STREAM_INFER
+from service.rpc.methods import INFER, STREAM_INFER
 from service.tensors import to_raw
 from service.transport.seam import Code, Event, Kind, Metadata
 

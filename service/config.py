@@ -21,8 +21,15 @@ PREFIX: Final = "PENSTOCK_"
 NETWORK_LIMITS: Final = "network limits"  # a group of settings, in the help and the README
 
 
-def _setting(default: Any, text: str, choices: tuple[str, ...] = (), group: str = "") -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices, "group": group})
+def _setting(
+    default: Any,
+    text: str,
+    choices: tuple[str, ...] = (),
+    group: str = "",
+    metavar: str = "",
+) -> Any:
+    metadata = {"help": text, "choices": choices, "group": group, "metavar": metavar}
+    return field(default=default, metadata=metadata)
 
 
 def _limit(default: Any, text: str) -> Any:
@@ -40,7 +47,9 @@ class Settings:
     http_port: int = _setting(8002, "HTTP port for metrics and health; 0 picks a free one")
     unix_socket: str = _setting("", "also listen for gRPC on this Unix socket")
     listen: tuple[str, ...] = _setting(
-        (), "also listen for gRPC here: HOST:PORT or unix:PATH; commas between several"
+        (),
+        "also listen for gRPC here: HOST:PORT or unix:PATH; commas between several",
+        metavar="ADDRESS",
     )
     transport: str = _setting("auto", "network implementation", ("auto", "native", "threaded"))
     network_threads: int = _setting(
@@ -94,7 +103,17 @@ class Settings:
     )
     drain_delay: float = _setting(1.0, "seconds between NOT_SERVING and refusing, on SIGTERM")
     grace: float = _setting(25.0, "seconds that accepted requests may take after SIGTERM")
-    watch: float = _setting(0.0, "look for new versions every so many seconds; 0: never")
+    model_control: str = _setting(
+        "none",
+        "who changes what is served: nobody, callers by RPC, or the repository (see --watch)",
+        ("none", "explicit", "poll"),
+    )
+    load_model: tuple[str, ...] = _setting(
+        (), "with explicit: load this model at start; may be repeated, * is all", metavar="NAME"
+    )
+    watch: float = _setting(
+        0.0, "with poll: look for new versions every so many seconds; given alone it means poll"
+    )
     require_signature: str = _setting(
         "", "PEM file of a public key; only versions signed with it are served"
     )
@@ -134,7 +153,16 @@ class Settings:
                 f"--max-received-mib is {self.max_received_mib}, less than the largest message: "
                 f"expected at least --max-message-mib, {self.max_message_mib}"
             )
+        if self.load_model and self.model_control != "explicit":
+            raise SettingsError("--load-model needs --model-control explicit")
+        if self.watch and self.model_control == "explicit":
+            raise SettingsError("--watch and --model-control explicit exclude each other")
         self._check_addresses()
+
+    @property
+    def poll_interval_s(self) -> float:
+        """Return how often the repository is looked at, in seconds; 0: never."""
+        return self.watch or (_POLL_S if self.model_control == "poll" else 0.0)
 
     def _check_addresses(self) -> None:
         for address in self.listen:
@@ -149,6 +177,7 @@ class Settings:
 
 
 _WEEK_S: Final = 604_800
+_POLL_S: Final = 15.0  # as Triton
 _RANGES: Final = (
     ("port", 0, 65535),
     ("http_port", 0, 65535),
@@ -206,7 +235,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                 type=_parts,
                 action="extend",
                 default=argparse.SUPPRESS,
-                metavar="ADDRESS",
+                metavar=entry.metadata["metavar"],
                 help=text,
             )
         elif entry.type is bool or isinstance(entry.default, bool):
@@ -246,8 +275,9 @@ def load_settings(
     values.update(_from_environment(environment))
     known = {entry.name for entry in fields(Settings)}
     values.update({name: value for name, value in flags.items() if name in known})
-    if "listen" in values:
-        values["listen"] = tuple(values["listen"])  # a list, where it came from flags
+    for entry in fields(Settings):
+        if isinstance(entry.default, tuple) and entry.name in values:
+            values[entry.name] = tuple(values[entry.name])  # a list, where it came from flags
     if not values.get("repository"):
         raise SettingsError(
             "REPOSITORY is missing: what is to be served? See penstock serve --help"

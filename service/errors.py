@@ -11,6 +11,10 @@ PenstockError
 │   ├── RegionUnavailable       shared memory of the caller cannot be opened, read or written
 │   ├── RegionLimit             more shared memory than the server keeps or reads at once
 │   ├── WindowTooSmall          an output is larger than the shared memory meant for it
+│   ├── NotPermitted            something that the operator has not allowed, or not to this caller
+│   ├── UnloadableModel         there is nothing to load the model from
+│   ├── LoadFailed              the model was found and cannot be served
+│   ├── TooBusy                 overload of what callers administer
 │   ├── QueueFull               overload: try again later
 │   ├── DeadlineUnmeetable      overload: the deadline would pass in the queue
 │   ├── QueueTimeout            waited longer than the model's queue policy allows
@@ -103,6 +107,28 @@ class WindowTooSmall(RequestError):
             f"shared memory size specified with the request for output '{shown(output)}' ({size} "
             f"bytes) should be at least {needed} bytes to hold the results",
         )
+
+
+class NotPermitted(RequestError):
+    """The operator has not allowed this, or not to callers without the right header."""
+
+
+class UnloadableModel(RequestError):
+    """A model cannot be loaded from what there is of it. The log has the reason."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"failed to load '{shown(model)}', failed to poll from model repository")
+
+
+class LoadFailed(RequestError):
+    """A model that a caller loads cannot be served."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"load failed for model '{shown(model)}': {reason}")
+
+
+class TooBusy(RequestError):
+    """As many loads and unloads wait as may."""
 
 
 class QueueFull(RequestError):

@@ -60,8 +60,11 @@ class ModelLoader:
         self._placement.plan(readable)
 
     def read_config(self, source: ModelSource) -> ModelConfig | None:
-        """Return config.pbtxt of a model. Raises ConfigError."""
-        return read_config(source.directory)
+        """Return the configuration of a model: config.pbtxt, or what counts in its place.
+
+        Raises ConfigError.
+        """
+        return source.config if source.config is not None else read_config(source.directory)
 
     def load(self, source: VersionSource, config: ModelConfig | None) -> Model:
         """Return the version, warm and scheduled. Raises LoadError with the reason.

@@ -7,7 +7,7 @@ from typing import Final
 
 from service.config import Settings, flag
 from service.rpc.bundles import COMPUTE_US, QUEUE_US
-from service.rpc.dispatch import INFER, STREAM_INFER
+from service.rpc.methods import INFER, STREAM_INFER
 from service.transport.grpcio_options import UNLIMITED
 from service.transport.native import is_installed, native_transport
 from service.transport.seam import LaneMethods, Limits, Methods, Tls, Transport

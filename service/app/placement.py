@@ -43,7 +43,7 @@ class Placement:
                 continue
         self._plans = plan_threads(self._cpus, demands, self._settings.threads)
         # A swap loads the new version before it frees the old one.
-        spare = 1 if self._settings.watch else 0
+        spare = 0 if self._settings.model_control == "none" and not self._settings.watch else 1
         self._gpu_sessions = max(1, spare + sum(d.versions for d in demands if d.on_gpu))
 
     def threads(self, model: str, config: ModelConfig | None) -> ThreadPlan:

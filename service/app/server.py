@@ -16,7 +16,9 @@ from service.app.watcher import Watcher
 from service.config import Settings
 from service.errors import LoadError, SettingsError
 from service.inference.model import Model
-from service.lifecycle.manager import Manager, State
+from service.lifecycle.control import ModelControl
+from service.lifecycle.manager import Manager
+from service.lifecycle.states import State
 from service.observability.http import SidePort
 from service.observability.metrics import ServerCollector, Source
 from service.repository.layout import ModelSource, Repository
@@ -24,6 +26,7 @@ from service.rpc.dispatch import Dispatcher
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
 from service.rpc.regions import Regions
+from service.rpc.repository import RepositoryService
 from service.rpc.server_info import ServerInfo
 from service.rpc.shared_memory import SharedMemoryService
 
@@ -36,7 +39,9 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._repository = Repository(Path(settings.repository), settings.model_name)
+        is_explicit = settings.model_control == "explicit"
+        root = Path(settings.repository)
+        self._repository = Repository(root, settings.model_name, may_be_empty=is_explicit)
         self._loader = ModelLoader(settings)
         self.manager: Manager[Model] = Manager(self._loader.read_config, self._loader.load)
         self._regions = Regions(
@@ -49,13 +54,16 @@ class Server:
             lambda name: bool(self.manager.ready_versions(name)),
         )
         self.manager.on_change(self._health.changed)
-        info = ServerInfo(self.manager, settings.server_name, lambda: self._health.draining)
-        self.dispatcher = Dispatcher(
-            info,
-            self._health,
-            self._infer,
+        self.control = ModelControl(
+            self._repository, self.manager, self._loader.read_config, self._loader.plan
+        )
+        services = (
+            ServerInfo(self.manager, settings.server_name, lambda: self._health.draining),
+            RepositoryService(self.control, is_explicit=is_explicit, hidden=f"{root}/"),
             SharedMemoryService(self._regions, None),
-            reflection=settings.reflection,
+        )
+        self.dispatcher = Dispatcher(
+            services, self._health, self._infer, reflection=settings.reflection
         )
         self._transport = make_transport(settings, self.dispatcher.methods)
         self._side_port = self._make_side_port()
@@ -74,7 +82,7 @@ class Server:
         Raises SettingsError if an address cannot be bound, RepositoryError if there is no
         repository, LoadError if not a single model can be served.
         """
-        sources = self._repository.scan()
+        sources = self._chosen(self._repository.scan())
         self.addresses = list(self._transport.start())
         self._side_port.start()
         self.dispatcher.start(self._transport)
@@ -82,10 +90,12 @@ class Server:
         self._apply(sources, lambda: not stops())
         if stops():
             return
-        if self._settings.watch:
-            self._watcher = Watcher(self._repository, self._apply, self._settings.watch)
+        if self._settings.poll_interval_s:
+            self._watcher = Watcher(self._repository, self._apply, self._settings.poll_interval_s)
             self._watcher.start(sources)
-        elif not self.manager.servables():
+            return
+        self.control.note(sources)
+        if sources and not self.manager.servables():
             raise LoadError(
                 "no model can be served: "
                 + "; ".join(f"{status.model}: {status.reason}" for status in self.manager.index())
@@ -116,6 +126,7 @@ class Server:
         self.dispatcher.join(_JOIN_S)
         self._regions.close()
         self._side_port.close()
+        self.control.close()
 
     def reload_tls(self) -> None:
         """Read the TLS files again; the log says what came of it."""
@@ -136,6 +147,19 @@ class Server:
             for status in self.manager.index()
             if status.state is State.FAILED
         ]
+
+    def _chosen(self, sources: list[ModelSource]) -> list[ModelSource]:
+        """Return what is loaded at start. Raises SettingsError for a model that is not there."""
+        wanted = self._settings.load_model
+        if self._settings.model_control != "explicit" or "*" in wanted:
+            return sources
+        names = [source.name for source in sources]
+        if absent := [name for name in wanted if name not in names]:
+            raise SettingsError(
+                f"--load-model {', '.join(absent)}: not in {self._repository.path}, which has "
+                f"{', '.join(names) or 'no model'}"
+            )
+        return [source for source in sources if source.name in wanted]
 
     def _apply(self, sources: list[ModelSource], goes_on: Callable[[], bool]) -> None:
         self._loader.plan(sources)

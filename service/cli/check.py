@@ -11,7 +11,8 @@ from service.cli.table import table
 from service.config import Settings, add_flags, load_settings
 from service.errors import SettingsError
 from service.inference.model import Model
-from service.lifecycle.manager import Manager, State, VersionStatus
+from service.lifecycle.manager import Manager
+from service.lifecycle.states import State, VersionStatus
 from service.repository.layout import Repository
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here

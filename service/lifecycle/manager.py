@@ -7,34 +7,19 @@ traffic.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar
 
-from service.errors import (
-    InvalidRequest,
-    LoadError,
-    ModelNotReady,
-    UnknownModel,
-    shown,
-)
+from service.errors import LoadError, ModelNotReady, ShuttingDown, UnknownModel, shown
+from service.lifecycle.states import UNLOADED, State, VersionStatus, parse_version_text
 from service.lifecycle.version_policy import served_versions
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, VersionSource
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S: Final = 30.0  # a version that is replaced may finish its requests for so long
-
-
-class State(Enum):
-    """State of a version, by the names of RepositoryIndex."""
-
-    LOADING = "LOADING"
-    READY = "READY"
-    FAILED = "UNAVAILABLE"
-    UNLOADING = "UNLOADING"
 
 
 class Servable(Protocol):
@@ -49,20 +34,9 @@ S = TypeVar("S", bound=Servable)
 
 @dataclass(slots=True)
 class _Entry(Generic[S]):
-    source: VersionSource | None
     state: State
     reason: str = ""
     servable: S | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """State of one version. version: 0 if the model has none. reason: why it is not ready."""
-
-    model: str
-    version: int
-    state: State
-    reason: str = ""
 
 
 Reader = Callable[[ModelSource], ModelConfig | None]
@@ -81,6 +55,7 @@ class Manager(Generic[S]):
         self._newest: dict[str, S] = {}  # replaced whole under the lock, read without it
         self._listeners: list[Listener] = []
         self._ready = False
+        self._closed = False
         self.generation = 0  # raised with every change of what is served
 
     def on_change(self, listener: Listener) -> None:
@@ -93,7 +68,7 @@ class Manager(Generic[S]):
             for source in sources:
                 self._models.setdefault(source.name, {})
                 for version in source.versions[-1:]:
-                    entry: _Entry[S] = _Entry(version, State.LOADING)
+                    entry: _Entry[S] = _Entry(State.LOADING)
                     self._models[source.name].setdefault(version.version, entry)
         self._changed()
 
@@ -166,67 +141,105 @@ class Manager(Generic[S]):
             ]
 
     def is_ready(self) -> bool:
-        """Tell whether every model can be asked: the first load is over, and each has a version.
+        """Tell whether the first load is over and no model failed without a version that serves.
 
-        A version that is loading or has failed beside one that serves takes nobody out of rotation.
+        A version that is loading or has failed beside one that serves takes nobody out of
+        rotation, nor does a model that was unloaded.
         """
         with self._lock:
-            return self._ready and all(
-                any(entry.state is State.READY for entry in versions.values())
-                for versions in self._models.values()
-            )
+            return self._ready and not any(map(_is_failed, self._models.values()))
 
     def model_names(self) -> list[str]:
         """Return the names of all known models."""
         return sorted(self._models)
 
+    def reload(
+        self, source: ModelSource, config: ModelConfig | None, unchanged: Collection[int] = ()
+    ) -> None:
+        """Serve a model as its source has it now: all versions that should run, or none of it.
+
+        What serves goes on serving until all of the new is ready, and if a part of it fails.
+        unchanged: versions that are not loaded again if they serve.
+        Raises LoadError, or ShuttingDown.
+        """
+        present = {version.version: version for version in source.versions}
+        try:
+            wanted = _wanted(source, config)
+        except LoadError as error:
+            self._fail(source, error)
+            raise
+        kept = {number for number in self.ready_versions(source.name) if number in unchanged}
+        fresh: dict[int, S] = {}
+        try:
+            for number in wanted:
+                if number not in kept:
+                    fresh[number] = self._make(present[number], config)
+            self._swap(source.name, fresh, wanted)
+        except (LoadError, ShuttingDown):
+            for number, servable in fresh.items():
+                servable.close(0.0)  # nobody has used it
+                if self._state(source.name, number) is State.LOADING:
+                    self._set(source.name, number, _Entry(State.UNLOADED, UNLOADED))
+            raise
+
+    def unload(self, name: str) -> None:
+        """Unload every version of a model, which stays known. Nothing happens to an unknown one.
+
+        Returns when the requests that its versions had accepted are answered.
+        """
+        if name in self._models:
+            self._unload(name, keep=(), remember=True)
+
     def close(self, timeout: float) -> bool:
         """Unload everything. True if every accepted request was answered by its model."""
+        with self._lock:
+            self._closed = True  # a load that is under way ends without effect
         clean = True
         for name in self.model_names():
             clean = self._unload(name, keep=(), timeout=timeout) and clean
         return clean
+
+    def invalidate(self) -> None:
+        """Make everybody ask again what they have found out about requests."""
+        self._changed()
 
     def _apply_model(self, source: ModelSource) -> None:
         try:
             if source.problem:
                 raise LoadError(source.problem)
             config = self._read_config(source)
-            policy = config.version_policy if config is not None else None
-            present = {version.version: version for version in source.versions}
-            if not present:
-                raise LoadError(f"{source.directory}: no version (VERSION/model.onnx) in it")
-            wanted = served_versions(policy, present)
-            if not wanted:
-                raise LoadError(
-                    f"{source.directory}: version_policy asks for versions "
-                    f"{list(config.version_policy.specific.versions) if config else []}, "
-                    f"present are {sorted(present)}",
-                )
+            wanted = _wanted(source, config)
         except LoadError as error:
             self._fail(source, error)
             return
+        present = {version.version: version for version in source.versions}
         for number in wanted:
             self._load_version(present[number], config)
         self._unload(source.name, keep=wanted)
 
     def _load_version(self, source: VersionSource, config: ModelConfig | None) -> None:
-        entry = self._models.get(source.model, {}).get(source.version)
-        if entry is not None and entry.state is State.READY:
+        if self._state(source.model, source.version) is State.READY:
             return
-        self._set(source.model, source.version, _Entry(source, State.LOADING))
+        with suppress(LoadError):  # told by `_make`
+            servable = self._make(source, config)
+            self._set(source.model, source.version, _Entry(State.READY, "", servable))
+
+    def _make(self, source: VersionSource, config: ModelConfig | None) -> S:
+        """Return the version, loaded; its state says LOADING or FAILED unless it serves already.
+
+        Raises LoadError.
+        """
+        self._set_unless_ready(source, _Entry(State.LOADING))
         try:
-            servable = self._load(source, config)
+            return self._load(source, config)
         except LoadError as error:
             _LOG.error("model %s version %d: %s", source.model, source.version, error)
             reason = str(error)
         except Exception as error:  # noqa: BLE001  whatever is wrong with one must not stop others
             _LOG.exception("model %s version %d cannot be loaded", source.model, source.version)
             reason = f"cannot be loaded: {type(error).__name__}: {error}"
-        else:
-            self._set(source.model, source.version, _Entry(source, State.READY, "", servable))
-            return
-        self._set(source.model, source.version, _Entry(source, State.FAILED, reason))
+        self._set_unless_ready(source, _Entry(State.FAILED, reason))
+        raise LoadError(f"version {source.version} is at UNAVAILABLE state: {reason}")
 
     def _fail(self, source: ModelSource, error: LoadError) -> None:
         _LOG.error("model %s: %s", source.name, error)
@@ -235,9 +248,32 @@ class Manager(Generic[S]):
             known = self._models.setdefault(source.name, {})
             serving = any(entry.state is State.READY for entry in known.values())
         if not serving:  # what serves goes on serving
-            self._set(source.name, version, _Entry(None, State.FAILED, str(error)))
+            self._set(source.name, version, _Entry(State.FAILED, str(error)))
 
-    def _unload(self, name: str, *, keep: Iterable[int], timeout: float = _CLOSE_S) -> bool:
+    def _swap(self, name: str, fresh: Mapping[int, S], wanted: Collection[int]) -> None:
+        """Put what was loaded in the place of what serves, at once, and unload what was there."""
+        with self._lock:
+            if self._closed:
+                raise ShuttingDown
+            versions = self._models.setdefault(name, {})
+            replaced = [versions[number].servable for number in fresh if number in versions]
+            for number, servable in fresh.items():
+                versions[number] = _Entry(State.READY, "", servable)
+        self._changed()
+        for old in replaced:
+            if old is not None:
+                old.close(_CLOSE_S)
+        self._unload(name, keep=wanted, remember=True)
+
+    def _unload(
+        self,
+        name: str,
+        *,
+        keep: Collection[int],
+        timeout: float = _CLOSE_S,
+        remember: bool = False,
+    ) -> bool:
+        """Unload all versions but some. remember: they stay known, as unloaded."""
         kept = set(keep)
         with self._lock:
             versions = self._models.get(name, {})
@@ -253,11 +289,23 @@ class Manager(Generic[S]):
                 clean = entry.servable.close(timeout) and clean
         with self._lock:
             for version in gone:
-                versions.pop(version, None)
+                if remember and version:
+                    versions[version] = _Entry(State.UNLOADED, UNLOADED)
+                else:
+                    versions.pop(version, None)
             if not versions and not kept:
                 self._models.pop(name, None)
         self._changed()
         return clean
+
+    def _state(self, name: str, version: int) -> State:
+        with self._lock:
+            entry = self._models.get(name, {}).get(version)
+            return State.UNKNOWN if entry is None else entry.state
+
+    def _set_unless_ready(self, source: VersionSource, entry: _Entry[S]) -> None:
+        if self._state(source.model, source.version) is not State.READY:
+            self._set(source.model, source.version, entry)
 
     def _set(self, name: str, version: int, entry: _Entry[S]) -> None:
         with self._lock:
@@ -276,32 +324,29 @@ class Manager(Generic[S]):
             listener()
 
 
+def _wanted(source: ModelSource, config: ModelConfig | None) -> list[int]:
+    """Return the versions to serve. Raises LoadError if there is none."""
+    policy = config.version_policy if config is not None else None
+    present = [version.version for version in source.versions]
+    if not present:
+        raise LoadError(f"{source.directory}: no version (VERSION/model.onnx) in it")
+    wanted = served_versions(policy, present)
+    if not wanted:
+        raise LoadError(
+            f"{source.directory}: version_policy asks for versions "
+            f"{list(config.version_policy.specific.versions) if config else []}, "
+            f"present are {sorted(present)}",
+        )
+    return wanted
+
+
+def _is_failed(versions: Mapping[int, _Entry[S]]) -> bool:
+    states = {entry.state for entry in versions.values()}
+    return State.FAILED in states and not states & {State.READY, State.LOADING}
+
+
 def _newest_ready(versions: Mapping[int, _Entry[S]]) -> S | None:
     for _, entry in sorted(versions.items(), reverse=True):
         if entry.state is State.READY:
             return entry.servable
     return None
-
-
-def parse_version_text(text: str) -> int | None:
-    """Return the version of a request; None if it names none.
-
-    Raises InvalidRequest if it is not the decimal form of a positive integer.
-    """
-    if not text:
-        return None
-    number = 0
-    if text.isascii() and (text.isdigit() or (text[0] == "-" and text[1:].isdigit())):
-        with suppress(ValueError):  # more digits than int() takes
-            number = int(text)
-    else:
-        raise InvalidRequest(
-            f"failed to get model version from specified version string '{shown(text)}' "
-            "(details: not a decimal number), version should be an integral value > 0",
-        )
-    if number <= 0 or str(number) != text:
-        raise InvalidRequest(
-            f"invalid model version specified '{shown(text)}' , "
-            "version should be an integral value > 0",
-        )
-    return number

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import RepositoryError
+from service.pb.model_config_pb2 import ModelConfig
 from service.repository.manifest import MODEL_FILE
 from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
 
@@ -40,13 +41,15 @@ class VersionSource:
 class ModelSource:
     """A model and its versions, ascending. directory: where config.pbtxt may lie.
 
-    problem: why its directory cannot be read; "" if it can.
+    problem: why its directory cannot be read; "" if it can. config: what counts in place of
+    config.pbtxt; None: that does.
     """
 
     name: str
     directory: Path
     versions: tuple[VersionSource, ...]
     problem: str = ""
+    config: ModelConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,12 @@ class Repository:
 
     path: Path
     model_name: str = ""  # name for a single model; "": from the path
+    may_be_empty: bool = False  # models may come later
 
     def scan(self) -> list[ModelSource]:
         """Return the models, by name.
 
-        Raises RepositoryError if the path is missing, unreadable, or holds no model.
+        Raises RepositoryError if the path is missing, unreadable, or holds no model and must.
         """
         path = self.path
         if not path.exists():
@@ -72,9 +76,9 @@ class Repository:
             raise RepositoryError(f"{path}: cannot be read: {error.strerror}") from error
         if (path / MODEL_FILE).exists() or any(_is_version(entry) for entry in entries):
             return [self._single(path)]
-        found = [_model(entry.name, entry) for entry in entries if is_model_name(entry.name)]
+        found = [read_model(entry.name, entry) for entry in entries if is_model_name(entry.name)]
         models = [source for source in found if not _is_being_exported(source)]
-        if not models:
+        if not models and not self.may_be_empty:
             raise RepositoryError(f"{path}: holds no model; expected {_EXPECTED}")
         return models
 
@@ -86,7 +90,7 @@ class Repository:
         name = self._name(path.resolve().name)
         if (path / MODEL_FILE).exists():
             return ModelSource(name, path, (VersionSource(name, 1, path),))
-        return _model(name, path)
+        return read_model(name, path)
 
     def _name(self, derived: str) -> str:
         name = self.model_name or derived
@@ -104,7 +108,8 @@ _EXPECTED = (
 )
 
 
-def _model(name: str, directory: Path) -> ModelSource:
+def read_model(name: str, directory: Path) -> ModelSource:
+    """Return the model in a directory of versions."""
     try:
         numbers = {parse_version(e.name): e for e in directory.iterdir() if e.is_dir()}
     except OSError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 
 from service.errors import ConfigError
 from service.pb.model_config_pb2 import DataType, ModelConfig
@@ -18,6 +18,7 @@ _MAX_INSTANCES: Final = 256
 _MAX_LEVELS: Final = 1 << 16
 _MAX_DELAY_US: Final = 60_000_000  # a minute: no caller waits longer for a fuller batch
 _MAX_TIMEOUT_US: Final = 86_400_000_000  # a day
+_FROM_CALLER: Final = Path("config of the request")  # where a file stands in messages
 _PLATFORMS: Final = ("", "onnxruntime_onnx")
 _BACKENDS: Final = ("", "onnxruntime")
 
@@ -45,7 +46,22 @@ def read_config(model_directory: Path) -> ModelConfig | None:
         raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deeply") from error
-    _check(path, config, model_directory.name)
+    check_config(path, config, model_directory.name)
+    return config
+
+
+def config_from_json(text: str, model: str) -> ModelConfig:
+    """Return the configuration that a caller gives in protobuf's JSON form.
+
+    Raises ConfigError for what is no ModelConfig, or none that can be served.
+    """
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"{_FROM_CALLER}: {len(text)} characters, at most {_MAX_BYTES} are read")
+    try:
+        config = json_format.Parse(text, ModelConfig())
+    except (json_format.ParseError, RecursionError) as error:
+        raise ConfigError(f"{_FROM_CALLER}: not a ModelConfig in JSON: {error}") from error
+    check_config(_FROM_CALLER, config, model)
     return config
 
 
@@ -60,7 +76,8 @@ def data_type_of(datatype: Datatype) -> DataType:
     return value
 
 
-def _check(path: Path, config: ModelConfig, directory: str) -> None:
+def check_config(path: Path, config: ModelConfig, directory: str) -> None:
+    """Refuse what cannot be served. path: stands in messages. Raises ConfigError."""
     if config.name and config.name != directory:
         raise ConfigError(
             f"{path}: name is '{config.name}', but the directory is '{directory}'; "

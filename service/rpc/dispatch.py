@@ -1,15 +1,24 @@
 """The method table and the ingress loop: events from the transport to the RPCs they belong to."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
-from service.errors import RequestError, ShuttingDown, Unsupported
+from service.errors import RequestError, ShuttingDown
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService, UnaryInfer
+from service.rpc.methods import (
+    HEALTH,
+    INFER,
+    INFERENCE,
+    STREAM_INFER,
+    Answer,
+    Service,
+    Slow,
+    inference_answers,
+)
 from service.rpc.reflection import VERSIONS, Reflection
-from service.rpc.server_info import ServerInfo
-from service.rpc.shared_memory import SharedMemoryService
+from service.rpc.slow_calls import SlowCalls
 from service.rpc.status import status_of
 from service.rpc.stream_infer import StreamCall, StreamInfer
 from service.transport.seam import (
@@ -25,10 +34,6 @@ from service.transport.seam import (
 )
 
 _BURST: Final = 256  # events taken at once
-INFERENCE: Final = "inference.GRPCInferenceService"
-HEALTH: Final = "grpc.health.v1.Health"
-INFER: Final = f"/{INFERENCE}/ModelInfer"
-STREAM_INFER: Final = f"/{INFERENCE}/ModelStreamInfer"
 
 
 class Stream(Protocol):
@@ -47,45 +52,24 @@ class Stream(Protocol):
         """End the call as soon as what was accepted is answered."""
 
 
-Answer = Callable[[bytes], bytes]
-_UNSERVED: Final = (
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
-    "TraceSetting",
-    "LogSettings",
-)
-
-
-def _unserved(_message: bytes) -> bytes:
-    raise Unsupported("not served by this version of Penstock")
-
-
 class Dispatcher:
     """Owns the ingress thread. Everything an RPC means is in what it is given."""
 
     def __init__(
         self,
-        info: ServerInfo,
+        services: Iterable[Service],
         health: HealthService,
         infer: InferService,
-        shared_memory: SharedMemoryService,
         *,
         reflection: bool,
     ) -> None:
+        """services: answer the unary RPCs of GRPCInferenceService; others are UNIMPLEMENTED."""
         self._health = health
         self._infer = infer
         self._unary = UnaryInfer(infer)
-        self._answers: Mapping[str, Answer] = {
-            f"/{INFERENCE}/ServerLive": info.live,
-            f"/{INFERENCE}/ServerReady": info.ready,
-            f"/{INFERENCE}/ServerMetadata": info.metadata,
-            f"/{INFERENCE}/ModelReady": info.model_ready,
-            f"/{INFERENCE}/ModelMetadata": info.model_metadata,
-            f"/{INFERENCE}/ModelConfig": info.model_config,
-            f"/{INFERENCE}/ModelStatistics": info.statistics,
-            f"/{INFERENCE}/RepositoryIndex": info.index,
-            **{f"/{INFERENCE}/{name}": answer for name, answer in shared_memory.answers.items()},
-            **{f"/{INFERENCE}/{name}": _unserved for name in _UNSERVED},
+        self._slow = SlowCalls()
+        self._answers: Mapping[str, Answer | Slow] = {
+            **inference_answers(services),
             f"/{HEALTH}/Check": health.check,
             f"/{HEALTH}/List": health.list,
         }
@@ -122,9 +106,12 @@ class Dispatcher:
             streams = list(self._streams.values())
         for stream in streams:
             stream.drain()
+        self._slow.drain()
 
     def join(self, timeout: float) -> None:
-        """Wait for the ingress thread after the transport was closed."""
+        """Wait for the threads after the transport was closed."""
+        self._slow.drain()
+        self._slow.join(timeout)
         if self._thread is not None:
             self._thread.join(timeout)
 
@@ -183,8 +170,12 @@ class Dispatcher:
         if call.method == INFER:
             self._unary.request(call, message)
             return
+        answer = self._answers[call.method]
         try:
-            reply = self._answers[call.method](message)
+            if isinstance(answer, Slow):
+                self._slow.submit(call, answer.key(message), answer.answer, message)
+                return
+            reply = answer(message)
         except RequestError as error:
             code, text = status_of(error)
             call.finish(code, text)
@@ -198,6 +189,7 @@ class Dispatcher:
             stream.cancelled()
         else:
             self._unary.cancelled(call)
+            self._slow.cancelled(call)
 
     def _add_reflection(self) -> None:
         services = [INFERENCE, HEALTH]

@@ -1,12 +1,13 @@
 """The RPCs that tell of the server and its models: live, ready, metadata, config, statistics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from service import __version__
-from service.errors import InvalidRequest, ModelNotReady, UnknownModel, Unsupported, shown
+from service.errors import InvalidRequest, ModelNotReady, UnknownModel, shown
 from service.inference.model import Model
-from service.lifecycle.manager import Manager, State, parse_version_text
+from service.lifecycle.manager import Manager
+from service.lifecycle.states import parse_version_text
 from service.observability.stats import Totals
 from service.pb.grpc_service_pb2 import (
     InferBatchStatistics,
@@ -20,8 +21,6 @@ from service.pb.grpc_service_pb2 import (
     ModelStatistics,
     ModelStatisticsRequest,
     ModelStatisticsResponse,
-    RepositoryIndexRequest,
-    RepositoryIndexResponse,
     SchedulingStatistics,
     ServerLiveRequest,
     ServerLiveResponse,
@@ -32,6 +31,7 @@ from service.pb.grpc_service_pb2 import (
     StatisticDuration,
 )
 from service.rpc.messages import parse
+from service.rpc.methods import Answer
 from service.tensors import TensorSpec
 
 EXTENSIONS: Final = (
@@ -40,7 +40,8 @@ EXTENSIONS: Final = (
     "parameters",
     "schedule_policy",
     "statistics",
-    "model_repository(index)",
+    "model_repository",
+    "model_repository(unload_dependents)",
 )
 
 
@@ -51,6 +52,19 @@ class ServerInfo:
         self._manager = manager
         self._name = name
         self._is_draining = is_draining
+
+    @property
+    def answers(self) -> Mapping[str, Answer]:
+        """Return what answers each RPC; see methods.Service."""
+        return {
+            "ServerLive": self.live,
+            "ServerReady": self.ready,
+            "ServerMetadata": self.metadata,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.statistics,
+        }
 
     def live(self, message: bytes) -> bytes:
         """Answer ServerLive: what answers at all is live."""
@@ -119,22 +133,6 @@ class ServerInfo:
         return ModelStatisticsResponse(
             model_stats=[_statistics(model) for model in models]
         ).SerializeToString()
-
-    def index(self, message: bytes) -> bytes:
-        """Answer RepositoryIndex. Raises Unsupported for a repository by name."""
-        request = parse(RepositoryIndexRequest, message)
-        if request.repository_name:
-            raise Unsupported("'repository_name' specification is not supported")
-        response = RepositoryIndexResponse()
-        for status in self._manager.index():
-            if status.state is State.READY or not request.ready:
-                response.models.add(
-                    name=status.model,
-                    version=str(status.version) if status.version else "",
-                    state=status.state.value,
-                    reason=status.reason,
-                )
-        return response.SerializeToString()
 
 
 def _tensor_metadata(spec: TensorSpec) -> ModelMetadataResponse.TensorMetadata:

@@ -68,6 +68,28 @@ def check_part_counts(message: bytes) -> None:
             return
 
 
+def text_field(message: bytes, field: int) -> bytes:
+    """Return a field of bytes or text, the last one of that number; b"" if it has none.
+
+    A message that is no protobuf gives anything: the parser refuses it.
+    """
+    found, at, end, parts = b"", 0, len(message), 0
+    while at < end and (parts := parts + 1) <= _MAX_PARTS:
+        tag, at = _read_varint(message, at)
+        if tag & 7 == 2:
+            length, at = _read_varint(message, at)
+            if tag >> 3 == field:
+                found = message[at : at + length]
+            at += length
+        elif tag & 7 == 0:
+            _, at = _read_varint(message, at)
+        elif tag & 7 in (1, 5):
+            at += 8 if tag & 7 == 1 else 4
+        else:
+            break
+    return found
+
+
 def check_counts(name: str, parts: Sequence[object]) -> None:
     """Refuse a parsed request with too many parts of one kind. Raises InvalidRequest."""
     limit = _LIMIT_OF[name]

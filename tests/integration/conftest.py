@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -15,17 +15,17 @@ from tests.support.stub import Stub
 
 Serve: TypeAlias = Callable[..., AbstractContextManager[RunningServer]]
 
-_TRANSPORTS = ["native", "threaded"] if is_installed() else ["threaded"]
+TRANSPORTS = ["native", "threaded"] if is_installed() else ["threaded"]
 
 
-@pytest.fixture(params=_TRANSPORTS)
+@pytest.fixture(params=TRANSPORTS)
 def serve(request: pytest.FixtureRequest) -> Serve:
     """Give servers.serve with each transport."""
 
-    def run(*arguments: str | Path, exit_code: int = 0) -> AbstractContextManager[RunningServer]:
+    def run(*arguments: str | Path, **named: Any) -> AbstractContextManager[RunningServer]:
         repository, *flags = arguments
         chosen = ("--transport", request.param)
-        return servers.serve(Path(repository), *map(str, flags), *chosen, exit_code=exit_code)
+        return servers.serve(Path(repository), *map(str, flags), *chosen, **named)
 
     return run
 
@@ -47,7 +47,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session", params=_TRANSPORTS)
+@pytest.fixture(scope="session", params=TRANSPORTS)
 def server(repository: Path, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """Serve the repository; the server must outlive every test and stop cleanly."""
     with servers.serve(repository, "--transport", request.param) as running:

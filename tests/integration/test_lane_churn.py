@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.pb.grpc_service_pb2 import ModelInferResponse
-from service.rpc.dispatch import INFER, STREAM_INFER
+from service.rpc.methods import INFER, STREAM_INFER
 from service.tensors import INT64
 from service.transport.native import is_installed
 from tests.support import models, servers

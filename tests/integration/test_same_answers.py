@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.rpc.dispatch import INFER, STREAM_INFER
+from service.rpc.methods import INFER, STREAM_INFER
 from service.rpc.wire import length_delimited
 from service.tensors import BF16, BOOL, BYTES, FP16, FP32, INT8, INT64, UINT64, Datatype
 from service.transport.native import is_installed

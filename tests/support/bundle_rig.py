@@ -14,8 +14,8 @@ from service.inference.request import Outcome
 from service.lifecycle.manager import Manager
 from service.pb.grpc_service_pb2 import ModelInferResponse
 from service.pb.model_config_pb2 import ModelConfig
-from service.rpc.dispatch import INFER, STREAM_INFER
 from service.rpc.infer import InferService
+from service.rpc.methods import INFER, STREAM_INFER
 from service.rpc.served import ServedModel
 from service.tensors import FP32
 from service.transport.seam import Arity, Code

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.rpc.dispatch import INFER, STREAM_INFER
+from service.rpc.methods import INFER, STREAM_INFER
 from service.rpc.wire import length_delimited
 from service.transport.seam import Code, Event, Kind, Metadata
 

@@ -13,6 +13,8 @@ from service.pb.grpc_service_pb2 import (
     CudaSharedMemoryStatusResponse,
     CudaSharedMemoryUnregisterRequest,
     CudaSharedMemoryUnregisterResponse,
+    LogSettingsRequest,
+    LogSettingsResponse,
     ModelConfigRequest,
     ModelConfigResponse,
     ModelInferRequest,
@@ -27,6 +29,10 @@ from service.pb.grpc_service_pb2 import (
     ModelStreamInferResponse,
     RepositoryIndexRequest,
     RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse,
     ServerLiveRequest,
     ServerLiveResponse,
     ServerMetadataRequest,
@@ -39,6 +45,8 @@ from service.pb.grpc_service_pb2 import (
     SystemSharedMemoryStatusResponse,
     SystemSharedMemoryUnregisterRequest,
     SystemSharedMemoryUnregisterResponse,
+    TraceSettingRequest,
+    TraceSettingResponse,
 )
 
 SERVICE = "/inference.GRPCInferenceService"
@@ -89,6 +97,14 @@ class Stub:
                 ),
             )
         )
+        self.load = typed(
+            "RepositoryModelLoad", RepositoryModelLoadRequest, RepositoryModelLoadResponse
+        )
+        self.unload = typed(
+            "RepositoryModelUnload", RepositoryModelUnloadRequest, RepositoryModelUnloadResponse
+        )
+        self.trace = typed("TraceSetting", TraceSettingRequest, TraceSettingResponse)
+        self.logs = typed("LogSettings", LogSettingsRequest, LogSettingsResponse)
         self.raw_infer = channel.unary_unary(
             f"{SERVICE}/ModelInfer", _as_it_is, ModelInferResponse.FromString
         )

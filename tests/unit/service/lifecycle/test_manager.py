@@ -8,7 +8,8 @@ import pytest
 from google.protobuf import text_format
 
 from service.errors import ConfigError, InvalidRequest, LoadError, ModelNotReady, UnknownModel
-from service.lifecycle.manager import Manager, State, parse_version_text
+from service.lifecycle.manager import Manager
+from service.lifecycle.states import State, parse_version_text
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, VersionSource
 

@@ -216,7 +216,7 @@ class OneBurst:
 
 def dispatch(r: Rig, bundle: FakeBundle) -> None:
     """Let a dispatcher take a burst of one bundle, to the end of the burst."""
-    dispatcher = Dispatcher(MagicMock(), MagicMock(), r.service, MagicMock(), reflection=False)
+    dispatcher = Dispatcher([], MagicMock(), r.service, reflection=False)
     burst = OneBurst(Event(Kind.BUNDLE, cast("Any", None), bundle=cast("Any", bundle)))
     dispatcher.start(cast("Any", burst))
     dispatcher.join(WAIT_S)

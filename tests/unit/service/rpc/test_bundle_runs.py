@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from service.rpc.bundles import ENDS_ON_ERROR
-from service.rpc.dispatch import STREAM_INFER
+from service.rpc.methods import STREAM_INFER
 from service.transport.seam import Code
 from tests.support.bench import occupy
 from tests.support.bundle_rig import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.pb.grpc_service_pb2 import ModelStreamInferResponse
-from service.rpc.dispatch import STREAM_INFER
+from service.rpc.methods import STREAM_INFER
 from service.rpc.served import ServedModel
 from service.tensors import FP32
 from service.transport.seam import Code

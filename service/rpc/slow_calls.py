@@ -1,0 +1,106 @@
+"""Calls whose answers take long, such as loading a model: on threads of their own, in order."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import ShuttingDown, TooBusy
+from service.rpc.methods import Answer
+from service.rpc.status import status_of
+from service.transport.seam import Call, Code
+
+_THREADS: Final = 4  # calls that are answered at once
+_MAX_WAITING: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    call: Call
+    key: bytes
+    answer: Answer
+    message: bytes
+
+
+class SlowCalls:
+    """Owns the threads, which are started when they are first needed."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards all that follows
+        self._waiting: deque[_Job] = deque()
+        self._running: dict[bytes, _Job] = {}  # by key
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+
+    def submit(self, call: Call, key: bytes, answer: Answer, message: bytes) -> None:
+        """Have a call answered after all before it with the same key.
+
+        Raises TooBusy or ShuttingDown; the call is not answered then.
+        """
+        with self._changed:
+            if self._closing:
+                raise ShuttingDown
+            if len(self._waiting) >= _MAX_WAITING:
+                raise TooBusy(
+                    f"{_MAX_WAITING} calls wait to load or unload models: try again later"
+                )
+            self._waiting.append(_Job(call, key, answer, message))
+            if len(self._waiting) > self._idle and len(self._threads) < _THREADS:
+                name = f"admin-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify()
+
+    def cancelled(self, call: Call) -> None:
+        """Forget a caller who has left, unless his call is being answered: that is done whole."""
+        with self._changed:
+            for job in self._waiting:
+                if job.call is call:
+                    self._waiting.remove(job)
+                    return
+
+    def drain(self) -> None:
+        """Refuse what waits and what comes. What is being answered will be."""
+        with self._changed:
+            self._closing = True
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+        for job in waiting:
+            job.call.finish(*status_of(ShuttingDown()))
+
+    def join(self, timeout: float) -> None:
+        """Wait for the threads, after `drain`; so many seconds for each."""
+        for thread in self._threads:
+            thread.join(timeout)
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                reply = job.answer(job.message)
+            except Exception as error:  # noqa: BLE001  one call must not end the thread
+                code, text = status_of(error)
+                job.call.finish(code, text)
+            else:
+                job.call.finish(Code.OK, reply=reply)
+            finally:
+                with self._changed:
+                    del self._running[job.key]
+                    self._changed.notify_all()
+            del job  # its message must not outlive it while the thread waits
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            while True:
+                for job in self._waiting:
+                    if job.key not in self._running:
+                        self._waiting.remove(job)
+                        self._running[job.key] = job
+                        return job
+                if self._closing:
+                    return None
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
