@@ -2,11 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -24,6 +21,7 @@ from service.tensors import DATATYPES, Array, Datatype
 from tests.support import models
 from tests.support.certificates import Authority
 from tests.support.servers import RunningServer, serve
+from tests.support.servicer import serving
 from tests.support.waiting import WAIT_S, eventually
 
 _ROW = np.ones((1, 784), np.float32)
@@ -233,7 +231,7 @@ def test_priority_is_sent() -> None:
         seen.append(request.parameters["priority"].int64_param)
         return pb.ModelInferResponse()
 
-    with _stub_server(infer=answer) as address, Client(address) as client:
+    with serving(infer=answer) as address, Client(address) as client:
         client.infer("m", {"X": _ROW}, priority=2)
     assert seen == [2]
 
@@ -251,7 +249,7 @@ def test_priority_is_sent() -> None:
 def test_a_broken_answer_is_malformed(response: pb.ModelInferResponse, text: str) -> None:
     """An answer whose contents are not what it says raises MalformedAnswer, not nonsense."""
     with (
-        _stub_server(infer=lambda _request: response) as address,
+        serving(infer=lambda _request: response) as address,
         Client(address) as client,
         pytest.raises(MalformedAnswer, match=text),
     ):
@@ -266,7 +264,7 @@ def test_a_stream_that_ends_early_is_malformed() -> None:
             yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id=request.id))
         next(requests)
 
-    with _stub_server(stream=answer) as address, Client(address) as client:
+    with serving(stream=answer) as address, Client(address) as client:
         stream = client.stream("m", [{"X": _ROW}] * 3)
         assert [next(stream).index, next(stream).index] == [0, 1]
         with pytest.raises(MalformedAnswer, match="after 2 of 3 answers"):
@@ -281,41 +279,8 @@ def test_answers_out_of_order_are_malformed() -> None:
             yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id="7"))
 
     with (
-        _stub_server(stream=answer) as address,
+        serving(stream=answer) as address,
         Client(address) as client,
         pytest.raises(MalformedAnswer, match="answered request 7 where 0 was due"),
     ):
         list(client.stream("m", [{"X": _ROW}]))
-
-
-@contextmanager
-def _stub_server(
-    infer: Callable[[pb.ModelInferRequest], pb.ModelInferResponse] | None = None,
-    stream: Callable[[Iterator[pb.ModelInferRequest]], Iterator[pb.ModelStreamInferResponse]]
-    | None = None,
-) -> Iterator[str]:
-    """Run a server whose answers the test decides, and yield its address."""
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    if infer is not None:
-        handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
-            lambda request, _context: infer(request),
-            pb.ModelInferRequest.FromString,
-            pb.ModelInferResponse.SerializeToString,
-        )
-    if stream is not None:
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            lambda requests, _context: stream(requests),
-            pb.ModelInferRequest.FromString,
-            pb.ModelStreamInferResponse.SerializeToString,
-        )
-    with futures.ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool)
-        server.add_generic_rpc_handlers((
-            grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),
-        ))  # fmt: skip
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(0).wait(WAIT_S)

@@ -1,0 +1,169 @@
+"""The asyncio client: the methods of `Client`, to be awaited."""
+
+from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
+from typing import Self, Unpack
+
+from service.client import calls
+from service.client.aio_link import AsyncLink
+from service.client.aio_stream import AsyncStream, Source
+from service.client.core import Core
+from service.client.ledger import Answer
+from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
+from service.client.stream import WINDOW
+from service.client.wire import Inputs
+from service.pb import grpc_service_pb2 as pb
+from service.pb.model_config_pb2 import ModelConfig
+from service.tensors import Tensors
+
+
+class AsyncClient:
+    """One channel to one server, on the event loop that runs at its first call.
+
+    What `Client` says of arrays, options and errors holds. Cancelling a task cancels its call.
+    """
+
+    def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
+        """address: HOST:PORT, unix:/PATH, dns:///NAME:PORT or ipv4:HOST:PORT,HOST:PORT.
+
+        Nothing is connected before the first call. Raises ValueError for options that do not go
+        together, OSError for a file of TLS that cannot be read.
+        """
+        self._link = AsyncLink(Core(address, **options))
+        self.address = address
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; calls in progress are cancelled."""
+        await self._link.close()
+
+    async def metadata(self, **options: Unpack[CallOptions]) -> pb.ServerMetadataResponse:
+        """Return name, version and extensions of the server."""
+        return await self._link.run(calls.server_metadata(), Wishes(**options))
+
+    async def model_metadata(
+        self, name: str, version: str = "", **options: Unpack[CallOptions]
+    ) -> pb.ModelMetadataResponse:
+        """Return the signature of a model; version "": the one served by default."""
+        return await self._link.run(calls.model_metadata(name, version), Wishes(**options))
+
+    async def model_config(
+        self, name: str, version: str = "", **options: Unpack[CallOptions]
+    ) -> ModelConfig:
+        """Return the normalised configuration of a model."""
+        return await self._link.run(calls.model_config(name, version), Wishes(**options))
+
+    async def is_ready(
+        self, model: str = "", version: str = "", **options: Unpack[CallOptions]
+    ) -> bool:
+        """Tell whether the server, or one model, is ready. An unknown model is not."""
+        return await self._link.run(calls.ready(model, version), Wishes(**options))
+
+    async def index(
+        self, **options: Unpack[CallOptions]
+    ) -> list[pb.RepositoryIndexResponse.ModelIndex]:
+        """Return every version that the server knows, with its state and why it failed."""
+        return await self._link.run(calls.index(), Wishes(**options))
+
+    async def statistics(
+        self, model: str = "", version: str = "", **options: Unpack[CallOptions]
+    ) -> list[pb.ModelStatistics]:
+        """Return counts and durations of every ready version, or of those of one model."""
+        return await self._link.run(calls.statistics(model, version), Wishes(**options))
+
+    async def health(self, service: str = "", **options: Unpack[CallOptions]) -> str:
+        """Return the status of the server ("") or a model: SERVING, NOT_SERVING."""
+        return await self._link.run(calls.health(service), Wishes(**options))
+
+    async def load(
+        self,
+        model: str,
+        *,
+        config: str = "",
+        files: Mapping[str, bytes] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Load a model, or load it again; the server must allow it.
+
+        config: of the model as JSON, in place of its file. files: contents by VERSION/NAME.
+        """
+        await self._link.run(calls.load(model, config, files or {}), Wishes(**options))
+
+    async def unload(
+        self, model: str, *, dependents: bool = False, **options: Unpack[CallOptions]
+    ) -> None:
+        """Unload a model; the server must allow it. dependents: also those made of it."""
+        await self._link.run(calls.unload(model, dependents=dependents), Wishes(**options))
+
+    async def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Tensors:
+        """Run one request and return its outputs by name.
+
+        Raises RequestRefused, ServerUnreachable, MalformedAnswer, and TypeError for an array
+        that no datatype can carry.
+        """
+        wishes = Wishes(**options)
+        encoded = await self._link.encode(model, inputs, wishes)
+        return await self._link.run(self._link.core.infer_call(model, encoded, wishes), wishes)
+
+    async def infer_many(
+        self, model: str, inputs: Inputs, **options: Unpack[InferOptions]
+    ) -> AsyncGenerator[Tensors, None]:
+        """Run one request of a decoupled model and yield its answers as they come.
+
+        deadline: seconds for all of them; None: none. Closing the generator cancels the request.
+        """
+        async with self.open_stream(model, window=1, decoupled=True, **options) as stream:
+            await stream.send(inputs)
+            await stream.done_sending()
+            async for answer in stream:
+                outputs = answer.result()
+                if outputs or not answer.is_final:  # an empty one only tells the end
+                    yield outputs
+
+    async def stream(
+        self,
+        model: str,
+        inputs: Source,
+        *,
+        window: int = WINDOW,
+        decoupled: bool = False,
+        **options: Unpack[InferOptions],
+    ) -> AsyncGenerator[Answer, None]:
+        """Send every element of inputs as a request of one stream; yield answers in order.
+
+        inputs: may be asynchronous, and is iterated in a task of its own. Everything else is as
+        in `Client.stream`. Use `contextlib.aclosing` where the loop over it may be left early.
+        """
+        wishes = Wishes(**options)
+        async with AsyncStream(
+            self._link, model, wishes, window=window, is_decoupled=decoupled, source=inputs
+        ) as stream:
+            async for answer in stream:
+                yield answer
+
+    def open_stream(
+        self,
+        model: str,
+        *,
+        window: int = WINDOW,
+        decoupled: bool = False,
+        **options: Unpack[InferOptions],
+    ) -> AsyncStream:
+        """Open a stream to send on and receive from, in one task or two.
+
+        deadline: seconds for the whole stream; None: none. The other options hold for every
+        request that does not give its own.
+        """
+        return AsyncStream(
+            self._link, model, Wishes(**options), window=window, is_decoupled=decoupled
+        )

@@ -1,0 +1,70 @@
+"""The channels of one asyncio client: unary calls, streams, requests with their BF16."""
+
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from service.client.calls import STREAM_INFER, Call, bf16_inputs, model_metadata
+from service.client.core import Core
+from service.client.options import Wishes
+from service.client.wire import Encoded, Inputs, holds_uint16
+
+R = TypeVar("R")
+
+
+class AsyncLink:
+    """What an `AsyncClient`, its streams and its sequences share, on one event loop.
+
+    The channels belong to the loop that runs at the first call, so none is made before it.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._channels: dict[bool, grpc.aio.Channel] = {}
+        self._methods: dict[tuple[str, bool], Any] = {}
+
+    async def close(self) -> None:
+        """Close the channels; calls in progress are cancelled."""
+        for channel in self._channels.values():
+            await channel.close()
+
+    async def run(self, call: Call[R], wishes: Wishes, *, is_step: bool = False) -> R:
+        """Make a unary call and return its result. Raises ClientError.
+
+        is_step: it must neither be sent twice nor reach another server than the one before.
+        Cancelling the task cancels the call.
+        """
+        key = (call.path, is_step)
+        method = self._methods.get(key)
+        if method is None:
+            method = self._methods[key] = self._channel(is_step=is_step).unary_unary(call.path)
+        try:
+            data = await method(call.request, **self.core.unary_arguments(wishes))
+        except grpc.RpcError as error:
+            raise self.core.translated(error, call.model, call.request_id) from None
+        return self.core.finish(call, data)
+
+    def stream(self, wishes: Wishes) -> Any:
+        """Begin a stream of requests, to write to and read from."""
+        arguments = self.core.arguments(wishes, wishes.deadline)
+        return self._channel(is_step=False).stream_stream(STREAM_INFER)(**arguments)
+
+    async def encode(self, model: str, inputs: Inputs, wishes: Wishes) -> Encoded:
+        """Return a request; asks the server once which inputs are BF16, if that matters."""
+        if holds_uint16(inputs) and self.core.bf16(model, wishes.version) is None:
+            metadata = await self.run(model_metadata(model, wishes.version), Wishes())
+            self.core.note_bf16(model, wishes.version, bf16_inputs(metadata))
+        return self.core.encode(model, inputs, wishes)
+
+    def _channel(self, *, is_step: bool) -> grpc.aio.Channel:
+        channel = self._channels.get(is_step)
+        if channel is None:
+            channel = self._channels[is_step] = self._connect(for_steps=is_step)
+        return channel
+
+    def _connect(self, *, for_steps: bool) -> grpc.aio.Channel:
+        arguments = self.core.settings.channel_arguments(for_steps=for_steps)
+        if self.core.credentials is None:
+            return grpc.aio.insecure_channel(self.core.address, arguments)
+        return grpc.aio.secure_channel(self.core.address, self.core.credentials, arguments)

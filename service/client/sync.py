@@ -1,0 +1,173 @@
+"""The synchronous client: numpy arrays in, numpy arrays out, over gRPC.
+
+Knows the wire and nothing of what serves it: any server of the Open Inference Protocol answers
+`infer`, any that has Triton's extensions the rest.
+"""
+
+from collections.abc import Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Self, Unpack
+
+from service.client import calls
+from service.client.core import Core
+from service.client.ledger import Answer
+from service.client.link import Link
+from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
+from service.client.stream import WINDOW, Stream
+from service.client.wire import Inputs
+from service.pb import grpc_service_pb2 as pb
+from service.pb.model_config_pb2 import ModelConfig
+from service.tensors import Tensors
+
+
+class Client:
+    """One channel to one server. Methods may be called from several threads, and not after a fork.
+
+    Inputs are arrays, or what numpy makes arrays of; those that are None are left out. Arrays of
+    uint16 are sent as UINT16 or BF16, as the model asks; those of ml_dtypes.bfloat16 as BF16.
+    BYTES tensors are arrays of bytes or str on the way in, object arrays of bytes on the way out.
+    Outputs own their memory; BF16 comes as uint16, of which `.view(ml_dtypes.bfloat16)` is a view.
+    Every method raises ClientError.
+    """
+
+    def __init__(self, address: str, **options: Unpack[ClientOptions]) -> None:
+        """address: HOST:PORT, unix:/PATH, dns:///NAME:PORT or ipv4:HOST:PORT,HOST:PORT.
+
+        Nothing is connected before the first call. Raises ValueError for options that do not go
+        together, OSError for a file of TLS that cannot be read.
+        """
+        self._link = Link(Core(address, **options))
+        self.address = address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; calls in progress are cancelled."""
+        self._link.close()
+
+    def metadata(self, **options: Unpack[CallOptions]) -> pb.ServerMetadataResponse:
+        """Return name, version and extensions of the server."""
+        return self._link.run(calls.server_metadata(), Wishes(**options))
+
+    def model_metadata(
+        self, name: str, version: str = "", **options: Unpack[CallOptions]
+    ) -> pb.ModelMetadataResponse:
+        """Return the signature of a model; version "": the one served by default."""
+        return self._link.run(calls.model_metadata(name, version), Wishes(**options))
+
+    def model_config(
+        self, name: str, version: str = "", **options: Unpack[CallOptions]
+    ) -> ModelConfig:
+        """Return the normalised configuration of a model."""
+        return self._link.run(calls.model_config(name, version), Wishes(**options))
+
+    def is_ready(self, model: str = "", version: str = "", **options: Unpack[CallOptions]) -> bool:
+        """Tell whether the server, or one model, is ready. An unknown model is not."""
+        return self._link.run(calls.ready(model, version), Wishes(**options))
+
+    def index(self, **options: Unpack[CallOptions]) -> list[pb.RepositoryIndexResponse.ModelIndex]:
+        """Return every version that the server knows, with its state and why it failed."""
+        return self._link.run(calls.index(), Wishes(**options))
+
+    def statistics(
+        self, model: str = "", version: str = "", **options: Unpack[CallOptions]
+    ) -> list[pb.ModelStatistics]:
+        """Return counts and durations of every ready version, or of those of one model."""
+        return self._link.run(calls.statistics(model, version), Wishes(**options))
+
+    def health(self, service: str = "", **options: Unpack[CallOptions]) -> str:
+        """Return the status of the server ("") or a model: SERVING, NOT_SERVING."""
+        return self._link.run(calls.health(service), Wishes(**options))
+
+    def load(
+        self,
+        model: str,
+        *,
+        config: str = "",
+        files: Mapping[str, bytes] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Load a model, or load it again; the server must allow it.
+
+        config: of the model as JSON, in place of its file. files: contents by VERSION/NAME.
+        """
+        self._link.run(calls.load(model, config, files or {}), Wishes(**options))
+
+    def unload(
+        self, model: str, *, dependents: bool = False, **options: Unpack[CallOptions]
+    ) -> None:
+        """Unload a model; the server must allow it. dependents: also those made of it."""
+        self._link.run(calls.unload(model, dependents=dependents), Wishes(**options))
+
+    def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Tensors:
+        """Run one request and return its outputs by name.
+
+        Raises RequestRefused, ServerUnreachable, MalformedAnswer, and TypeError for an array
+        that no datatype can carry.
+        """
+        wishes = Wishes(**options)
+        encoded = self._link.encode(model, inputs, wishes)
+        return self._link.run(self._link.core.infer_call(model, encoded, wishes), wishes)
+
+    def infer_many(
+        self, model: str, inputs: Inputs, **options: Unpack[InferOptions]
+    ) -> Generator[Tensors, None, None]:
+        """Run one request of a decoupled model and yield its answers as they come.
+
+        deadline: seconds for all of them; None: none. Closing the generator cancels the request.
+        """
+        with self.open_stream(model, window=1, decoupled=True, **options) as stream:
+            stream.send(inputs)
+            stream.done_sending()
+            for answer in stream:
+                outputs = answer.result()
+                if outputs or not answer.is_final:  # an empty one only tells the end
+                    yield outputs
+
+    def stream(
+        self,
+        model: str,
+        inputs: Iterable[Inputs],
+        *,
+        window: int = WINDOW,
+        decoupled: bool = False,
+        **options: Unpack[InferOptions],
+    ) -> Generator[Answer, None, None]:
+        """Send every element of inputs as a request of one stream; yield answers in order.
+
+        At most `window` requests are unanswered or unread at a time, so inputs may be endless.
+        inputs is iterated on another thread; what it raises is raised here after the answers to
+        what it gave. deadline: seconds for the whole stream; None: none. A failed request is an
+        Answer with an error and the stream goes on; closing the generator cancels what is left.
+        decoupled: requests have any number of answers, those of several mix, and the last of
+        each may be empty. Raises ClientError if the stream breaks.
+        """
+        wishes = Wishes(**options)
+        with Stream(
+            self._link, model, wishes, window=window, is_decoupled=decoupled, source=inputs
+        ) as stream:
+            yield from stream
+
+    def open_stream(
+        self,
+        model: str,
+        *,
+        window: int = WINDOW,
+        decoupled: bool = False,
+        **options: Unpack[InferOptions],
+    ) -> Stream:
+        """Open a stream to send on and receive from, with one thread or two.
+
+        deadline: seconds for the whole stream; None: none. The other options hold for every
+        request that does not give its own.
+        """
+        return Stream(self._link, model, Wishes(**options), window=window, is_decoupled=decoupled)
