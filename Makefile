@@ -61,6 +61,7 @@ check: $(SETUP) $(NATIVE)  ## Formatting, lint, types, import borders, generated
 ifneq ($(CARGO),)
 	cargo fmt --check --manifest-path transport/Cargo.toml
 	cargo fmt --check --manifest-path tests/foreign/rust/Cargo.toml
+	cargo fmt --check --manifest-path clients/rust/Cargo.toml
 	cargo clippy --quiet --manifest-path transport/Cargo.toml --all-targets -- --deny warnings
 endif
 
