@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test check fmt proto image bench bench-exporter bench-peers tools \
+.PHONY: compatibility help setup native demo test check fmt proto image bench bench-exporter bench-peers tools \
 	clients clean
 
 help:  ## List these commands
@@ -64,6 +64,10 @@ ifneq ($(CARGO),)
 	cargo fmt --check --manifest-path clients/rust/Cargo.toml
 	cargo clippy --quiet --manifest-path transport/Cargo.toml --all-targets -- --deny warnings
 endif
+
+compatibility: $(SETUP) $(NATIVE) tools  ## Write docs/compatibility.md from a run of the tests with clients
+	$(BIN)/python -m pytest tests/foreign -q || true
+	cp out/compatibility.md docs/compatibility.md
 
 bench: $(SETUP) $(NATIVE)  ## Compare servers side by side, with h2load (BENCH_ARGS="--rounds 3")
 	$(BIN)/python -m benchmarks.models out/bench

@@ -6,7 +6,8 @@ Where CI is set, a missing client is a failure; elsewhere it is a skip that says
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +16,9 @@ import pytest
 from service.tensors import BF16, BYTES, FP16, FP32
 from service.transport.native import is_installed
 from tests import models as triton_models
+from tests.foreign import record
 from tests.support import models, servers
+from tests.support.tap import Tap
 
 ROOT = servers.ROOT
 EXAMPLES = [
@@ -23,6 +26,8 @@ EXAMPLES = [
     for name in triton_models.MODELS
     if "sequence" not in name and "optional" not in name and name != "densenet_onnx"
 ]
+_TAPS: list[Tap] = []
+_PASSED = pytest.StashKey[bool]()
 _SLOW_SIZE = 512  # a matrix product of this size takes 1 ms or so on one CPU
 
 
@@ -50,8 +55,8 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def address(repository: Path, transport: str) -> Iterator[str]:
     """Serve the repository at this HOST:PORT; the server must stop with exit code 0."""
-    with servers.serve(repository, "--transport", transport) as server:
-        yield server.address
+    with servers.serve(repository, "--transport", transport) as server, tapped(server) as at:
+        yield at
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +64,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterat
     """Serve the models of Triton's examples at this HOST:PORT."""
     root = tmp_path_factory.mktemp("examples")
     triton_models.write(root, EXAMPLES)
-    with servers.serve(root, "--transport", transport) as server:
-        yield server.address
+    with servers.serve(root, "--transport", transport) as server, tapped(server) as at:
+        yield at
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +101,53 @@ def perf_analyzer() -> list[str]:
     if "error while loading" in version.stderr:
         missing(version.stderr.strip(), "install it (Debian: libb64-0d)")
     return command
+
+
+@contextmanager
+def tapped(server: servers.RunningServer) -> Iterator[str]:
+    """Give an address of a server on which calls are recorded."""
+    with Tap(server.address) as tap:
+        _TAPS.append(tap)
+        yield tap.address
+        _TAPS.remove(tap)
+
+
+@pytest.fixture(autouse=True)
+def _recorded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Record what the client of a test with the mark `client` did, if the test passes."""
+    for tap in _TAPS:
+        tap.take()
+    yield
+    mark = request.node.get_closest_marker("client")
+    if mark is not None and request.node.stash.get(_PASSED, False):
+        calls = [call for tap in _TAPS for call in tap.take()]
+        record.note(mark.args[0], request.getfixturevalue("transport"), calls)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether a test passed."""
+    report = yield
+    if call.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the test of the tables come last, when all others have run."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture
+def everything_ran(request: pytest.FixtureRequest) -> bool:
+    """Tell whether every test with a client was chosen to run."""
+    files = {item.path for item in request.session.items}
+    here = Path(__file__).resolve().parent
+    is_whole = not request.config.getoption("keyword") and "::" not in " ".join(request.config.args)
+    return is_whole and set(here.glob("test_*.py")) <= files
 
 
 def installed(path: Path) -> Path:

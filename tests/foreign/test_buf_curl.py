@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.foreign
+pytestmark = [pytest.mark.foreign, pytest.mark.client("buf")]
 
 SERVICE = "inference.GRPCInferenceService"
 NOT_FOUND = 8 * 5  # buf exits with 8 times the status code

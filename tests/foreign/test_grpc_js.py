@@ -12,6 +12,7 @@ _CASE_S = 60.0
 
 
 @pytest.mark.foreign
+@pytest.mark.client("grpc_js")
 @pytest.mark.parametrize("case", re.findall(r"^  async (\w+)\(", PROGRAM.read_text(), re.MULTILINE))
 def test_grpc_js(case: str, node: list[str], address: str) -> None:
     """grpc-js gets from Penstock what its case in node/client.js states."""

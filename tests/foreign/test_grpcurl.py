@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.foreign
+pytestmark = [pytest.mark.foreign, pytest.mark.client("grpcurl")]
 
 SERVICE = "inference.GRPCInferenceService"
 NOT_FOUND, INVALID_ARGUMENT = 64 + 5, 64 + 3  # grpcurl exits with 64 + the status code

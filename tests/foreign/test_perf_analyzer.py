@@ -17,6 +17,7 @@ _RUN_S = 60.0
 
 
 @pytest.mark.foreign
+@pytest.mark.client("perf_analyzer")
 @pytest.mark.parametrize(
     ("rows", "options"),
     [

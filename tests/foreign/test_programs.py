@@ -41,7 +41,11 @@ def run_program(program: Path, environment: str, address: str) -> None:
 
 def _programs(*directories: str) -> list[object]:
     return [
-        pytest.param(program, id=f"{directory}-{program.stem}")
+        pytest.param(
+            program,
+            id=f"{directory}-{program.stem}",
+            marks=pytest.mark.client("tritonclient" if directory == "triton" else directory),
+        )
         for directory in directories
         for program in sorted((HERE / directory).glob("*.py"))
         if "\ndef connect(" in program.read_text()
@@ -63,6 +67,7 @@ def test_program(program: Path, examples: str) -> None:
 
 
 @pytest.mark.foreign
+@pytest.mark.client("health_probe")
 @pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService", "simple"])
 def test_health_probe(service: str, examples: str) -> None:
     """grpc_health_probe finds the server, its service and its models SERVING, others not."""
