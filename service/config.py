@@ -101,6 +101,9 @@ class Settings:
     default_deadline: float = _setting(
         60.0, "seconds in the queue for requests without a deadline; 0: any"
     )
+    stream_state: bool = _setting(
+        False, "a stream is a sequence: models keep their states for it, without an id"
+    )
     drain_delay: float = _setting(1.0, "seconds between NOT_SERVING and refusing, on SIGTERM")
     grace: float = _setting(25.0, "seconds that accepted requests may take after SIGTERM")
     model_control: str = _setting(

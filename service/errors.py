@@ -18,6 +18,8 @@ PenstockError
 │   ├── QueueFull               overload: try again later
 │   ├── DeadlineUnmeetable      overload: the deadline would pass in the queue
 │   ├── QueueTimeout            waited longer than the model's queue policy allows
+│   ├── SequenceBacklogFull     too many sequences wait for others to end
+│   ├── SequenceTimeout         a sequence waited longer for a place than its request allows
 │   ├── DeadlineExceeded        the caller's deadline passed
 │   ├── RequestCancelled        the caller left
 │   ├── ShuttingDown            the server is draining
@@ -153,6 +155,23 @@ class QueueTimeout(RequestError):
 
     def __init__(self) -> None:
         super().__init__("Request timeout expired")
+
+
+class SequenceBacklogFull(RequestError):
+    """As many sequences as the model allows wait for others to end."""
+
+    def __init__(self, model: str, running: int, waiting: int) -> None:
+        super().__init__(
+            f"no room for another sequence of model '{model}': {running} are in progress and "
+            f"{waiting} wait, the most that max_sequence_backlog allows",
+        )
+
+
+class SequenceTimeout(RequestError):
+    """The sequence waited for others to end, longer than a request of it allows."""
+
+    def __init__(self) -> None:
+        super().__init__("timeout of the corresponding sequence has been expired")
 
 
 class DeadlineExceeded(RequestError):

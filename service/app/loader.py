@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.app.placement import Placement
+from service.app.sequences import Sequences, find_sequences, sequence_engine
 from service.config import Settings
 from service.errors import LoadError, ManifestError
 from service.inference.admission import SchedulerConfig
+from service.inference.engine import Engine
 from service.inference.model import Model
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
 from service.inference.scheduler import Scheduler
+from service.inference.sequences.engine import SequenceEngine
 from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.layout import ModelSource, VersionSource
 from service.repository.manifest import Manifest, check_files, read_manifest
@@ -72,6 +75,8 @@ class ModelLoader:
         A model that cannot be captured as CUDA graphs is loaded without, and its notes say so.
         """
         graphs = self._placement.wants_graphs(config)
+        if graphs and config is not None and config.HasField("sequence_batching"):
+            graphs = False  # steps run beside each other, which captured graphs forbid
         try:
             return self._load(source, config, [], graphs=graphs)
         except LoadError as error:
@@ -98,14 +103,18 @@ class ModelLoader:
         _check_memory(path, wanted)
         session = Session(path, replace(wanted, cuda_graphs=graphs))
         try:
-            spec = self._resolve(session, source, config, manifest, notes)
+            sequences = self._sequences(session, source, config, manifest)
+            if sequences is not None and not sequences.spec.is_inferred:
+                spec = sequences.model
+            else:
+                spec = self._resolve(session, source, config, manifest, notes)
             largest = spec.max_batch_size
             if threads.is_share and gains_nothing_from_threads(session, spec.signature, largest):
                 wide, threads = session, ONE_THREAD
                 session = Session(path, replace(session.config, intra_op_threads=threads.threads))
                 wide.close()
-            self._prepare(session, source, spec, config, manifest)
-            model = self._schedule(session, source, spec, config, started, notes)
+            self._prepare(session, source, spec, config, manifest, sequences)
+            model = self._schedule(session, source, spec, config, started, notes, sequences)
         except BaseException:  # whatever it is, the session must not outlive it
             session.close()
             raise
@@ -121,6 +130,22 @@ class ModelLoader:
             return None
         check_files(source.directory, manifest)
         return manifest
+
+    def _sequences(
+        self,
+        session: Session,
+        source: VersionSource,
+        config: ModelConfig | None,
+        manifest: Manifest | None,
+    ) -> Sequences | None:
+        return find_sequences(
+            session,
+            source.model,
+            source.directory.parent,
+            config,
+            manifest,
+            default_max_batch=self._settings.max_batch_size,
+        )
 
     def _resolve(
         self,
@@ -146,9 +171,17 @@ class ModelLoader:
         spec: ModelSpec,
         config: ModelConfig | None,
         manifest: Manifest | None,
+        sequences: Sequences | None,
     ) -> None:
         if manifest is not None:
             replay_golden(session, source.directory, manifest)
+        if sequences is not None:
+            backend = sequences.backend(session)
+            warm_up(backend, backend.signature, warmup_sizes(sequences.model, manifest))
+        if sequences is not None and not sequences.spec.is_inferred:
+            runs = sequences.filled(session)
+            run_warmups(runs, config.model_warmup if config else (), spec.signature)
+            return
         if config is not None:
             run_warmups(session, config.model_warmup, spec.signature)
         warm_up(session, spec.signature, warmup_sizes(spec, manifest))
@@ -161,6 +194,7 @@ class ModelLoader:
         config: ModelConfig | None,
         started: float,
         notes: list[str],
+        sequences: Sequences | None,
     ) -> Model:
         settings = self._settings
         full = normalised(
@@ -171,7 +205,42 @@ class ModelLoader:
             instances=settings.instances,
         )
         _fill_parameters(full, session.config)
-        policy = batch_policy(full, spec)
+        instances = sum(group.count for group in full.instance_group)
+        engine: SequenceEngine | None = None
+        if sequences is not None and not sequences.spec.is_inferred:
+            engine = sequence_engine(
+                source.model, sequences, session, settings, instances=instances, plain=None
+            )
+            scheduler: Engine = engine
+        else:
+            scheduler = plain = self._plain_scheduler(session, source, spec, full, instances)
+            if sequences is not None:
+                scheduler = engine = sequence_engine(
+                    source.model, sequences, session, settings, instances=instances, plain=plain
+                )
+        return Model(
+            name=source.model,
+            version=str(source.version),
+            signature=spec.signature,
+            config=full,
+            scheduler=scheduler,
+            sequences=engine,
+            provider=session.provider,
+            size_bytes=session.path.stat().st_size,
+            load_s=time.monotonic() - started,
+            threads=session.config.intra_op_threads,
+            notes=tuple(notes),
+        )
+
+    def _plain_scheduler(
+        self,
+        session: Session,
+        source: VersionSource,
+        spec: ModelSpec,
+        full: ModelConfig,
+        instances: int,
+    ) -> Scheduler:
+        settings, policy = self._settings, batch_policy(full, spec)
         sizes = bucket_sizes(policy.max_rows, policy.preferred_rows)
         scheduler = Scheduler(
             source.model,
@@ -179,24 +248,13 @@ class ModelLoader:
             SchedulerConfig(
                 policy,
                 queue_policy(full),
-                instances=sum(group.count for group in full.instance_group),
+                instances=instances,
                 queue_requests=settings.max_queue_requests,
                 queue_bytes=settings.max_queue_mib << 20,
             ),
         )
         scheduler.start()
-        return Model(
-            name=source.model,
-            version=str(source.version),
-            signature=spec.signature,
-            config=full,
-            scheduler=scheduler,
-            provider=session.provider,
-            size_bytes=session.path.stat().st_size,
-            load_s=time.monotonic() - started,
-            threads=session.config.intra_op_threads,
-            notes=tuple(notes),
-        )
+        return scheduler
 
 
 def warmup_sizes(spec: ModelSpec, manifest: Manifest | None) -> tuple[int, ...]:

@@ -47,7 +47,12 @@ class Server:
         self._regions = Regions(
             enabled=settings.allow_client_shm, max_read_bytes=settings.max_message_mib << 20
         )
-        self._infer = InferService(self.manager, settings.default_deadline, self._regions)
+        self._infer = InferService(
+            self.manager,
+            settings.default_deadline,
+            self._regions,
+            stream_state=settings.stream_state,
+        )
         self._health = HealthService(
             self.manager.is_ready,
             self.manager.model_names,
@@ -197,6 +202,7 @@ class Server:
                 scheduler.mean_run_s,
                 max((cost.max_rows for cost in scheduler.run_costs() if cost.inline), default=0),
                 model.threads,
+                model.sequences.counts() if model.sequences is not None else None,
             )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.inference.engine import Engine
+from service.inference.sequences.engine import SequenceEngine
 from service.pb.model_config_pb2 import ModelConfig
 from service.tensors import Signature
 
@@ -15,6 +16,7 @@ class Model:
     version: decimal, as in responses. config: normalised. provider: execution provider that
     runs it. size_bytes: of its ONNX file. load_s: seconds from file to ready. threads: of one run.
     labels: names of the elements of outputs, by output and index.
+    sequences: the scheduler, if it keeps states.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Model:
     threads: int = 1
     notes: tuple[str, ...] = field(default=())
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sequences: SequenceEngine | None = None
 
     def close(self, timeout: float) -> bool:
         """Answer what was accepted, then free the model; see Scheduler.close."""

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.observability.logs import dropped_lines
-from service.observability.stats import Histogram, ModelStats, Totals
+from service.observability.stats import Histogram, ModelStats, SequenceCounts, Totals
 
 _LABELS = ("model", "version")
 # Upper bounds in microseconds, counts, one more of them, and the sum in nanoseconds.
@@ -29,6 +29,7 @@ class Source:
     """What is read of one model version.
 
     inline_rows: rows in the largest batch that runs on the ingress thread. threads: of one run.
+    sequences: None if the model keeps no state.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Source:
     mean_run_s: float
     inline_rows: int
     threads: int
+    sequences: SequenceCounts | None = None
 
 
 class ServerCollector(Collector):
@@ -63,6 +65,7 @@ class ServerCollector(Collector):
         yield self._requests(sources)
         yield from _histograms(sources)
         yield from _gauges(sources)
+        yield from _sequences(sources)
         rows = CounterMetricFamily("penstock_rows", "Rows inferred.", labels=_LABELS)
         for source in sources:
             rows.add_metric((source.model, source.version), source.totals.rows)
@@ -140,6 +143,28 @@ def _gauges(sources: Iterable[Source]) -> Iterator[Metric]:
         family = GaugeMetricFamily(f"penstock_{name}", documentation, labels=_LABELS)
         for source in sources:
             family.add_metric((source.model, source.version), value(source))
+        yield family
+
+
+_OF_SEQUENCES: Final[tuple[tuple[str, str, Callable[[SequenceCounts], int]], ...]] = (
+    ("sequences_open", "Sequences that are in progress.", lambda c: c.open),
+    ("sequences_backlog", "Sequences that wait for a place.", lambda c: c.backlog),
+    ("sequence_steps_waiting", "Requests behind others of their sequence.", lambda c: c.waiting),
+    ("sequences", "Sequences that were started.", lambda c: c.opened),
+    ("sequences_reaped", "Sequences that ended because they were idle.", lambda c: c.reaped),
+    ("sequences_replaced", "Sequences started anew before their end.", lambda c: c.replaced),
+)
+_EVER: Final = ("sequences", "sequences_reaped", "sequences_replaced")
+
+
+def _sequences(sources: Iterable[Source]) -> Iterator[Metric]:
+    """Yield what is counted of models that keep states; nothing if there are none."""
+    counted = [(s, s.sequences) for s in sources if s.sequences is not None]
+    for name, documentation, value in _OF_SEQUENCES if counted else ():
+        kind = CounterMetricFamily if name in _EVER else GaugeMetricFamily
+        family = kind(f"penstock_{name}", documentation, labels=_LABELS)
+        for source, counts in counted:
+            family.add_metric((source.model, source.version), value(counts))
         yield family
 
 

@@ -85,6 +85,22 @@ class Totals:
     batches: dict[int, BatchTotals] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SequenceCounts:
+    """How many sequences one model has and had.
+
+    open, backlog: with and without a place, now. waiting: steps that wait for another one of
+    their sequence. opened, reaped (idle for too long), replaced (started anew): ever.
+    """
+
+    open: int
+    backlog: int
+    waiting: int
+    opened: int
+    reaped: int
+    replaced: int
+
+
 class ModelStats:
     """The totals of one model version. Every method may be called from any thread."""
 

@@ -8,6 +8,7 @@ from google.protobuf import json_format, text_format
 
 from service.errors import ConfigError
 from service.pb.model_config_pb2 import DataType, ModelConfig
+from service.repository.sequence_config import check_sequences
 from service.repository.session_parameters import session_parameters
 from service.tensors import BY_CONFIG, BYTES, Datatype
 
@@ -96,6 +97,7 @@ def check_config(path: Path, config: ModelConfig, directory: str) -> None:
     _check_limits(path, config)
     try:
         session_parameters(config)
+        check_sequences(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     for size in config.dynamic_batching.preferred_batch_size:
@@ -140,7 +142,6 @@ def _check_limits(path: Path, config: ModelConfig) -> None:
 
 def _refuse_unserved(path: Path, config: ModelConfig) -> None:
     unserved = {
-        "sequence_batching": config.HasField("sequence_batching"),
         "ensemble_scheduling": config.HasField("ensemble_scheduling"),
         "model_transaction_policy.decoupled": config.model_transaction_policy.decoupled,
         "input.reshape": any(i.HasField("reshape") for i in config.input),

@@ -8,6 +8,7 @@ from service.errors import ConfigError, ManifestError, dims
 from service.pb.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 from service.repository.manifest import Manifest
 from service.repository.model_config import data_type_of, datatype_of
+from service.repository.sequences import DEFAULT_CANDIDATES, DEFAULT_IDLE_US
 from service.tensors import Datatype, Shape, Signature, TensorSpec
 
 DEFAULT_MAX_BATCH: Final = 64  # rows, for a model that batches and says no number
@@ -73,7 +74,7 @@ def resolve(
     max_batch = default_max_batch
     is_proved = False
     if manifest is not None:
-        _check_manifest(graph, manifest)
+        check_manifest(graph, manifest)
         is_batched = is_batched and manifest.max_batch_size > 0
         max_batch, is_proved = manifest.max_batch_size, True
     signature = Signature(
@@ -158,7 +159,8 @@ def _merge_one(
     return TensorSpec(tensor.name, tensor.datatype, shape, optional)
 
 
-def _check_manifest(graph: Graph, manifest: Manifest) -> None:
+def check_manifest(graph: Graph, manifest: Manifest) -> None:
+    """Raise ManifestError unless the manifest describes the tensors of the graph."""
     for kind, tensors, specs in (
         ("inputs", graph.inputs, manifest.inputs),
         ("outputs", graph.outputs, manifest.outputs),
@@ -199,9 +201,20 @@ def normalised(
     _fill_instances(full, name, on_gpu=on_gpu, instances=instances)
     if spec.signature.batched and full.WhichOneof("scheduling_choice") is None:
         full.dynamic_batching.SetInParent()
+    if full.HasField("sequence_batching"):
+        _fill_sequences(full)
     if full.HasField("dynamic_batching") and not full.dynamic_batching.preferred_batch_size:
         full.dynamic_batching.preferred_batch_size.append(max(1, spec.max_batch_size))
     return full
+
+
+def _fill_sequences(full: ModelConfig) -> None:
+    batching = full.sequence_batching
+    batching.max_sequence_idle_microseconds = (
+        batching.max_sequence_idle_microseconds or DEFAULT_IDLE_US
+    )
+    if batching.HasField("oldest") and not batching.oldest.max_candidate_sequences:
+        batching.oldest.max_candidate_sequences = DEFAULT_CANDIDATES
 
 
 def _fill_tensors(full: ModelConfig, signature: Signature) -> None:

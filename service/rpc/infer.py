@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from service.errors import RequestError, ShuttingDown, shown
@@ -24,6 +25,7 @@ from service.rpc.delivery import delivery_of
 from service.rpc.parameters import request_parameters
 from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
 from service.rpc.regions import NO_REGIONS, Lease, Regions
+from service.rpc.sequences import step_of
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.tensors import BYTES, Tensors
@@ -50,8 +52,14 @@ class InferService:
         manager: Manager[Model],
         default_deadline_s: float,
         regions: Regions = NO_REGIONS,
+        *,
+        stream_state: bool = False,
     ) -> None:
-        """default_deadline_s: for callers without one; 0: they wait for ever."""
+        """default_deadline_s: for callers without one; 0: they wait for ever.
+
+        stream_state: a stream is a sequence, for models with states that say nothing else.
+        """
+        self._stream_state = stream_state
         self.unknown = ModelStats()  # requests that name no model that is served
         self.draining = False
         self._manager = manager
@@ -80,9 +88,16 @@ class InferService:
             except Exception:  # noqa: BLE001  a fault with one model must not strand the others
                 _LOG.exception("the batches of a burst could not be run here")
 
-    def submit(self, message: bytes, deadline: float | None, exchange: Exchange) -> Request:
+    def submit(
+        self,
+        message: bytes,
+        deadline: float | None,
+        exchange: Exchange,
+        stream: object | None = None,
+    ) -> Request:
         """Hand the request in a message to its model's scheduler, which ends the exchange.
 
+        stream: that it came on, which may be a sequence.
         Raises RequestError if it is refused; the exchange is not ended then.
         """
         cut = cut_message(message)
@@ -100,7 +115,7 @@ class InferService:
                     except RequestError as error:
                         plan.served.record(status_of(error)[0])
                         raise
-        return self._judge(message, cut, deadline, exchange)
+        return self._judge(message, cut, deadline, exchange, stream)
 
     def submit_bundle(self, bundle: Bundle) -> bool:
         """Hand the requests of a bundle to their model's scheduler, which answers them.
@@ -139,7 +154,12 @@ class InferService:
             request.cancel()
 
     def _judge(
-        self, message: bytes, cut: Cut | None, deadline: float | None, exchange: Exchange
+        self,
+        message: bytes,
+        cut: Cut | None,
+        deadline: float | None,
+        exchange: Exchange,
+        stream: object | None,
     ) -> Request:
         generation = self._manager.generation
         try:
@@ -152,12 +172,12 @@ class InferService:
             self.unknown.record_outcome(status_of(error)[0].name)
             raise
         try:
-            plan, inputs = self._plan(served, request)
+            plan, inputs = self._plan(served, request, stream)
             try:
                 accepted = self._schedule(plan, inputs, deadline, exchange)
             except ShuttingDown:
                 # Its version was swapped out since it was found: its successor serves it.
-                plan, inputs = self._plan(self._find(request), request)
+                plan, inputs = self._plan(self._find(request), request, stream)
                 accepted = self._schedule(plan, inputs, deadline, exchange)
         except RequestError as error:
             served.record(status_of(error)[0])
@@ -190,10 +210,20 @@ class InferService:
             served = self._served[key] = ServedModel(model)
         return served
 
-    def _plan(self, served: ServedModel, request: ModelInferRequest) -> tuple[Plan, Tensors]:
-        name, signature = served.model.name, served.model.signature
+    def _plan(
+        self, served: ServedModel, request: ModelInferRequest, stream: object | None
+    ) -> tuple[Plan, Tensors]:
+        model = served.model
+        name, signature = model.name, model.signature
         try:
             parameters = request_parameters(request)
+            if model.sequences is not None:
+                step = step_of(
+                    model, request, parameters.sequence, stream, stream_state=self._stream_state
+                )
+                parameters = replace(parameters, sequence=step)
+                if step is not None:
+                    signature = model.sequences.signature
             outputs = wanted_outputs(name, signature, request)
             delivery = delivery_of(name, signature, request, self._regions)
             inputs = decode_inputs(name, signature, request, self._regions)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from service.errors import RequestError, ShuttingDown
 from service.inference.request import Outcome, Request
+from service.inference.sequences.engine import SequenceEngine
 from service.rpc.bundles import ENDS_ON_ERROR
 from service.rpc.codec import stream_refusal
 from service.rpc.infer import InferService
@@ -35,21 +36,26 @@ class StreamInfer:
         self._pending: dict[int, Request] = {}  # by ticket
         self._ends = False  # no more requests follow
         self._over = False
+        self._engines: dict[SequenceEngine, None] = {}  # that keep states for this stream
 
     def message(self, ticket: int, message: bytes) -> None:
         """Take one request of the stream."""
         exchange = _StreamExchange(self, ticket)
         try:
-            request = self._service.submit(message, self._call.deadline, exchange)
+            request = self._service.submit(message, self._call.deadline, exchange, self)
         except RequestError as error:
             self.answer(ticket, stream_refusal(exchange.request_id, str(error)))
             return
+        engine = exchange.served.model.sequences
         with self._lock:
             over = self._over
             if not over:
                 self._pending[ticket] = request
+            if engine is not None and request.sequence and request.sequence.scope is self:
+                self._engines[engine] = None
         if over:  # ended by an error of an earlier request in between
             request.cancel()
+            self._release()
         elif request.ended:  # before it was noted
             self._settled(ticket)
 
@@ -60,7 +66,7 @@ class StreamInfer:
             self._ends = True
             is_done = not self._pending
         if is_done:
-            self._call.forget()
+            self._forget()
 
     def cancelled(self) -> None:
         """Free everything that the stream was waiting for."""
@@ -70,6 +76,7 @@ class StreamInfer:
             self._pending.clear()
         for request in pending:
             request.cancel()
+        self._release()
 
     def drain(self) -> None:
         """End the stream as soon as what was accepted is answered."""
@@ -96,7 +103,18 @@ class StreamInfer:
             self._pending.pop(ticket, None)
             is_done = self._ends and not self._pending
         if is_done:
-            self._call.forget()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._call.forget()
+        self._release()
+
+    def _release(self) -> None:
+        """End the sequences that this stream is the scope of."""
+        with self._lock:
+            engines, self._engines = self._engines, {}
+        for engine in engines:
+            engine.release(self)
 
 
 class _StreamExchange:

@@ -5,7 +5,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -27,7 +27,14 @@ _TRIALS: Final = 10
 _SEED: Final = 20_240_817
 
 
-def proves_batching(session: Session, signature: Signature) -> bool:
+class Runs(Protocol):
+    """A session, or what stands before one."""
+
+    def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
+        """Run the model once; see Backend.run."""
+
+
+def proves_batching(session: Runs, signature: Signature) -> bool:
     """Tell whether each row of a batch of two equals the same row alone, on random data.
 
     A model that fails on random data, or whose rows depend on each other, is not proved.
@@ -102,7 +109,7 @@ def golden_pairs(arrays: Tensors) -> Iterator[tuple[Tensors, Tensors]]:
         yield pair
 
 
-def warm_up(session: Session, signature: Signature, sizes: Sequence[int]) -> None:
+def warm_up(session: Runs, signature: Signature, sizes: Sequence[int]) -> None:
     """Run zeros at each batch size, so that the first request pays for no first time.
 
     A model that refuses them is not at fault: dynamic extents are only guessed here.
@@ -137,7 +144,7 @@ def gains_nothing_from_threads(session: Session, signature: Signature, rows: int
     return False
 
 
-def run_warmups(session: Session, warmups: Sequence[ModelWarmup], signature: Signature) -> None:
+def run_warmups(session: Runs, warmups: Sequence[ModelWarmup], signature: Signature) -> None:
     """Run the requests of model_warmup. Raises LoadError if one fails."""
     random = np.random.default_rng(_SEED)
     names = [spec.name for spec in signature.outputs]

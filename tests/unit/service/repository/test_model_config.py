@@ -71,7 +71,7 @@ def test_wrong_text_names_line_and_column(simple: Path, text: str, place: str, r
         ("max_batch_size: -1", "max_batch_size is -1, expected 0 or more"),
         ('platform: "tensorflow_graphdef"', "only 'onnxruntime_onnx' and 'onnxruntime'"),
         ('backend: "python"', "only 'onnxruntime_onnx' and 'onnxruntime'"),
-        ("sequence_batching { }", "sequence_batching: not served"),
+        ("sequence_batching { iterative_sequence: true }", "iterative_sequence: not served"),
         ("ensemble_scheduling { }", "ensemble_scheduling: not served"),
         ("model_transaction_policy { decoupled: true }", "decoupled: not served"),
         ("input { name: 'X' data_type: TYPE_FP32 dims: 1 reshape { } }", "input.reshape: not"),
