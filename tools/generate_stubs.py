@@ -2,6 +2,7 @@
 
 The messages live in a descriptor pool of their own: tritonclient, kserve and every other
 client package register the same names, and two sets in one pool cannot be imported together.
+Of protoc's modules only the descriptors are kept, so that any protobuf can load them.
 """
 
 import re
@@ -41,19 +42,32 @@ def differences(target: Path) -> list[str]:
 
 def _adopt(generated: Path, target: Path) -> Path:
     text = generated.read_text()
-    text = re.sub(
+    path = target / generated.name
+    path.write_text(_own_module(path.stem, text) if path.suffix == ".py" else _own_types(text))
+    return path
+
+
+def _own_module(name: str, text: str) -> str:
+    """Return a module that builds the messages that protoc's module describes."""
+    found = re.search(r"\.AddSerializedFile\((b'.*')\)$", text, flags=re.MULTILINE)
+    if found is None:
+        sys.exit(f"protoc's {name}.py has no descriptor where one was expected")
+    imports = re.findall(r"^import (\w+_pb2) as", text, flags=re.MULTILINE)
+    return "\n".join([
+        f'"""Messages of protos/{name.removesuffix("_pb2")}.proto. Generated; see `make proto`."""',
+        "",
+        *(f"from service.pb import {each}" for each in imports),
+        "from service.pb.pool import build",
+        "",
+        f"DESCRIPTOR = build(__name__, globals(), {found[1]})",
+        "",
+    ])  # fmt: skip
+
+
+def _own_types(text: str) -> str:
+    return re.sub(
         r"^import (\w+_pb2) as", r"from service.pb import \1 as", text, flags=re.MULTILINE
     )
-    text = re.sub(
-        r"^from google.protobuf import descriptor_pool as _descriptor_pool$",
-        "from service.pb.pool import POOL as _POOL",
-        text,
-        flags=re.MULTILINE,
-    )
-    text = text.replace("_descriptor_pool.Default()", "_POOL")
-    path = target / generated.name
-    path.write_text(text)
-    return path
 
 
 def _check() -> None:

@@ -183,7 +183,7 @@ def encode_parameters(parameters: Mapping[str, Parameter]) -> bytes:
     message = pb.ModelInferRequest()
     for key, value in parameters.items():
         entry = message.parameters[key]
-        if isinstance(value, bool | np.bool):
+        if isinstance(value, bool | np.bool_):
             entry.bool_param = bool(value)
         elif isinstance(value, int | np.integer):
             entry.int64_param = int(value)

@@ -40,6 +40,7 @@ def test_module_fits_in_the_head(module: Path) -> None:
     [
         ("service", ["onnxruntime", "grpc", "numpy", "torch", "onnx"]),
         ("service.cli", ["onnxruntime", "grpc", "torch", "onnx"]),
+        ("service.client", ["onnxruntime", "prometheus_client", "service.rpc", "service.config"]),
         ("service.app.server", ["grpc", "torch", "onnx"]),
         ("service.inference.scheduler", ["onnxruntime", "grpc", "torch", "onnx"]),
         ("service.rpc.dispatch", ["onnxruntime", "grpc", "torch", "onnx"]),
