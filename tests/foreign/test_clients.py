@@ -18,7 +18,7 @@ from tests.foreign.conftest import installed, missing
 from tests.support import models, servers
 from tests.support.certificates import Authority
 
-LANGUAGES = ("python", "go", "java", "javascript", "rust")
+LANGUAGES = ("python", "go", "java", "javascript", "rust", "cpp")
 _RUN_S = 60.0
 _SHAPE = r"INT32\[-1,16\]"
 _REFUSAL = "Request for unknown model: 'no_such_model' is not found"
