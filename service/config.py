@@ -44,7 +44,8 @@ class Settings:
     model_name: str = _setting("", "name of a single model; default: from its path")
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8001, "gRPC port; 0 picks a free one")
-    http_port: int = _setting(8002, "HTTP port for metrics and health; 0 picks a free one")
+    http_port: int = _setting(8002, "HTTP port: metrics, health, REST; 0 picks a free one")
+    rest: bool = _setting(True, "serve the protocol over REST, too; no: metrics and health only")
     unix_socket: str = _setting("", "also listen for gRPC on this Unix socket")
     listen: tuple[str, ...] = _setting(
         (),
@@ -67,7 +68,7 @@ class Settings:
     max_batch_size: int = _setting(64, "rows in a batch, for models that batch and say no number")
     max_queue_requests: int = _setting(4096, "requests that may wait for one model")
     max_queue_mib: int = _setting(256, "their size in MiB")
-    max_message_mib: int = _limit(64, "largest gRPC message in MiB, inflated")
+    max_message_mib: int = _limit(64, "largest message or HTTP body in MiB, inflated")
     max_header_kib: int = _limit(16, "all headers of one call in KiB")
     max_received_mib: int = _limit(
         1024, "received and unanswered, all connections together, in MiB"

@@ -28,9 +28,7 @@ _SETTING_OF: Final = {
 
 def make_transport(settings: Settings, methods: Methods) -> Transport:
     """Return the transport that the settings ask for; the log says which it is."""
-    tls = None
-    if settings.tls_certificate:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca or None)
+    tls = tls_of(settings)
     addresses, limits = addresses_of(settings), limits_of(settings)
     compresses = settings.compression == "gzip"
     if settings.transport == "native" or (settings.transport == "auto" and is_installed()):
@@ -50,6 +48,13 @@ def make_transport(settings: Settings, methods: Methods) -> Transport:
     _LOG.info("transport: threaded%s", "" if is_installed() else _WITHOUT_NATIVE)
     _warn_of_unlimited(settings, UNLIMITED)
     return ThreadedTransport(addresses, methods, limits, tls, compress_replies=compresses)
+
+
+def tls_of(settings: Settings) -> Tls | None:
+    """Return the TLS files; None if there are none."""
+    if not settings.tls_certificate:
+        return None
+    return Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca or None)
 
 
 def addresses_of(settings: Settings) -> list[str]:

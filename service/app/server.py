@@ -10,6 +10,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from service.app.http import make_http_port
 from service.app.loader import ModelLoader
 from service.app.network import make_transport
 from service.app.watcher import Watcher
@@ -19,7 +20,6 @@ from service.inference.model import Model
 from service.lifecycle.control import ModelControl
 from service.lifecycle.manager import Manager
 from service.lifecycle.states import State
-from service.observability.http import SidePort
 from service.observability.metrics import ServerCollector, Source
 from service.repository.layout import ModelSource, Repository
 from service.rpc.dispatch import Dispatcher
@@ -71,14 +71,23 @@ class Server:
             services, self._health, self._infer, reflection=settings.reflection
         )
         self._transport = make_transport(settings, self.dispatcher.methods)
-        self._side_port = self._make_side_port()
+        # The engine takes requests from any thread; what reads them is for one thread alone.
+        self._rest = InferService(
+            self.manager,
+            settings.default_deadline,
+            self._regions,
+            unknown=self._infer.unknown,
+        )
+        self._http = make_http_port(
+            settings, self.dispatcher, self._rest, self._registry(), self._is_draining
+        )
         self._watcher: Watcher | None = None
         self.addresses: list[str] = []
 
     @property
     def http_address(self) -> str:
-        """Return HOST:PORT of the HTTP side port."""
-        return self._side_port.address
+        """Return HOST:PORT of the HTTP port."""
+        return self._http.address
 
     def start(self, stops: Callable[[], bool] = lambda: False) -> None:
         """Listen, then load the models; health says NOT_SERVING until they are warm.
@@ -89,7 +98,7 @@ class Server:
         """
         sources = self._chosen(self._repository.scan())
         self.addresses = list(self._transport.start())
-        self._side_port.start()
+        self._http.start()
         self.dispatcher.start(self._transport)
         self.manager.announce(sources)
         self._apply(sources, lambda: not stops())
@@ -118,9 +127,11 @@ class Server:
             _LOG.info("draining: NOT_SERVING for %.1f s", self._settings.drain_delay)
             hurry(min(self._settings.drain_delay, self._settings.grace))
         self.dispatcher.drain()
+        self._rest.draining = True
         if self._watcher is not None:
             self._watcher.stop(max(0.0, deadline - time.monotonic()))
         clean = self._transport.drain(max(0.0, deadline - time.monotonic()))
+        clean = self._http.drain(max(0.0, deadline - time.monotonic())) and clean
         clean = self.manager.close(max(0.1, deadline - time.monotonic())) and clean
         self.abort()
         return clean
@@ -129,8 +140,8 @@ class Server:
         """Stop at once: what is in progress is cut off."""
         self._transport.close()
         self.dispatcher.join(_JOIN_S)
+        self._http.close()
         self._regions.close()
-        self._side_port.close()
         self.control.close()
 
     def reload_tls(self) -> None:
@@ -140,6 +151,7 @@ class Server:
             return
         try:
             self._transport.reload_tls()
+            self._http.reload_tls()
         except SettingsError as error:
             _LOG.error("SIGHUP: %s; the files from before stay in use", error)
         else:
@@ -170,7 +182,10 @@ class Server:
         self._loader.plan(sources)
         self.manager.apply(sources, goes_on)
 
-    def _make_side_port(self) -> SidePort:
+    def _is_draining(self) -> bool:
+        return self._health.draining
+
+    def _registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         registry.register(
             ServerCollector(
@@ -183,12 +198,7 @@ class Server:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        return SidePort(
-            self._settings.host,
-            self._settings.http_port,
-            registry,
-            lambda: self.manager.is_ready() and not self._health.draining,
-        )
+        return registry
 
     def _sources(self) -> Iterable[Source]:
         for model in self.manager.servables():

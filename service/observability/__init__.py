@@ -1,1 +1,1 @@
-"""What the server tells of itself: statistics, metrics, logs, the HTTP side port."""
+"""What the server tells of itself: statistics, metrics, logs."""

@@ -97,6 +97,24 @@ class Dispatcher:
         )
         self._thread.start()
 
+    def request(self, call: Call, message: bytes) -> None:
+        """Have a unary call other than ModelInfer answered; its caller may be on any thread."""
+        answer = self._answers[call.method]
+        try:
+            if isinstance(answer, Slow):
+                self._slow.submit(call, answer.key(message), answer.answer, message)
+                return
+            reply = answer(message)
+        except RequestError as error:
+            code, text = status_of(error)
+            call.finish(code, text)
+        else:
+            call.finish(Code.OK, reply=reply)
+
+    def left(self, call: Call) -> None:
+        """Note that the caller of a call given to `request` has left."""
+        self._slow.cancelled(call)
+
     def drain(self) -> None:
         """Refuse new infer requests and end streams once they are answered."""
         self._health.draining = True
@@ -169,18 +187,8 @@ class Dispatcher:
     def _request(self, call: Call, message: bytes) -> None:
         if call.method == INFER:
             self._unary.request(call, message)
-            return
-        answer = self._answers[call.method]
-        try:
-            if isinstance(answer, Slow):
-                self._slow.submit(call, answer.key(message), answer.answer, message)
-                return
-            reply = answer(message)
-        except RequestError as error:
-            code, text = status_of(error)
-            call.finish(code, text)
         else:
-            call.finish(Code.OK, reply=reply)
+            self.request(call, message)
 
     def _cancelled(self, call: Call) -> None:
         with self._lock:

@@ -45,7 +45,7 @@ class Exchange(Protocol):
 
 
 class InferService:
-    """Accepts infer requests from messages, on the ingress thread."""
+    """Accepts infer requests from messages, on one thread: the ingress thread, or HTTP's."""
 
     def __init__(
         self,
@@ -54,13 +54,15 @@ class InferService:
         regions: Regions = NO_REGIONS,
         *,
         stream_state: bool = False,
+        unknown: ModelStats | None = None,
     ) -> None:
         """default_deadline_s: for callers without one; 0: they wait for ever.
 
         stream_state: a stream is a sequence, for models with states that say nothing else.
+        unknown: counts requests that name no model that is served.
         """
         self._stream_state = stream_state
-        self.unknown = ModelStats()  # requests that name no model that is served
+        self.unknown = unknown or ModelStats()
         self.draining = False
         self._manager = manager
         self._default_deadline_s = default_deadline_s
@@ -116,6 +118,16 @@ class InferService:
                         plan.served.record(status_of(error)[0])
                         raise
         return self._judge(message, cut, deadline, exchange, stream)
+
+    def refused(self, name: str, version: str, error: RequestError) -> RequestError:
+        """Count a request that could not be made into a message; return what its caller is told."""
+        try:
+            model = self._manager.find(name, version)
+        except RequestError as unknown:
+            self.unknown.record_outcome(status_of(unknown)[0].name)
+            return unknown
+        model.scheduler.stats.record_outcome(status_of(error)[0].name)
+        return error
 
     def submit_bundle(self, bundle: Bundle) -> bool:
         """Hand the requests of a bundle to their model's scheduler, which answers them.

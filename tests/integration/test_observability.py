@@ -104,22 +104,22 @@ def test_request_before_parsing_is_counted(small: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "body"),
     [
-        ("/v2/health/live", 200, "live\n"),
-        ("/v2/health/ready", 200, "ready\n"),
-        ("/v2/health/ready?verbose", 200, "ready\n"),
-        ("/v2/models/simple/infer", 404, "requests go over gRPC"),
-        ("/", 404, "here are /metrics"),
+        ("/v2/health/live", 200, '{"live":true}'),
+        ("/v2/health/ready", 200, '{"ready":true}'),
+        ("/v2/health/ready?verbose", 200, '{"ready":true}'),
+        ("/v2/models/simple/infer", 405, "POST is"),
+        ("/", 404, "no such path: '/'"),
     ],
 )
-def test_pages_of_the_side_port(server: RunningServer, path: str, status: int, body: str) -> None:
+def test_pages_of_the_http_port(server: RunningServer, path: str, status: int, body: str) -> None:
     """Probes get their answer, and a wrong page says which there are."""
     got, text = server.get(path)
     assert got == status
     assert body in text
 
 
-def test_strange_visitors_of_the_side_port(server: RunningServer) -> None:
-    """Noise, long lines and clients that say nothing keep nobody from the side port."""
+def test_strange_visitors_of_the_http_port(server: RunningServer) -> None:
+    """Noise, long lines and clients that say nothing keep nobody from the HTTP port."""
     host, _, port = server.http_address.rpartition(":")
     silent = [socket.create_connection((host, int(port)), WAIT_S) for _ in range(20)]
     with socket.create_connection((host, int(port)), WAIT_S) as noisy:
@@ -127,7 +127,8 @@ def test_strange_visitors_of_the_side_port(server: RunningServer) -> None:
         assert http_get(server.http_address, "/v2/health/live")[0] == 200
     for connection in silent:
         connection.close()
-    assert http_get(server.http_address, "/metrics?" + "x" * 30_000)[0] == 200
+    assert http_get(server.http_address, "/metrics?" + "x" * 10_000)[0] == 200
+    assert http_get(server.http_address, "/metrics?" + "x" * 30_000)[0] == 431
     assert http_get(server.http_address, "/v2/health/ready")[0] == 200
 
 

@@ -48,7 +48,7 @@ class RunningServer:
             yield Stub(channel)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return status and body of a page of the HTTP side port."""
+        """Return status and body of a page of the HTTP port."""
         return http_get(self.http_address, path)
 
     def metrics(self) -> Samples:

@@ -1,0 +1,198 @@
+"""uvicorn's protocol with the limits that it leaves open.
+
+How large a head may be and how long it may take, how many connections there may be, and how long
+one may leave its answers unread.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+_CHUNKING: Final = 8  # bytes on the wire for a byte of a body: chunks of one byte take six
+_SLACK: Final = 4 << 10
+_PHRASES: Final = {
+    400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GuardLimits:
+    """What connections may do.
+
+    head_bytes: of a request's line and headers. head_s: from the connection's start, or the first
+    byte of a request, to the end of the headers. unread_s: a peer that takes nothing of its
+    answers for so long is dropped; None: never.
+    """
+
+    head_bytes: int
+    head_s: float
+    unread_s: float | None
+    connections: int
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. The methods without a word are those of asyncio.Protocol and httptools."""
+
+    def __init__(self, config: Config, state: ServerState, limits: GuardLimits) -> None:
+        super().__init__(config, state, {})
+        self._limits = limits
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._refusal = (400, "malformed HTTP request")
+        self._in_head = True
+        self._wire_bytes = self._body_bytes = self._head_bytes = 0
+        self._has_certificate = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether it is kept open for a request that may come."""
+        return self.timeout_keep_alive_task is not None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._has_certificate = bool(transport.get_extra_info("peercert"))
+        if len(self.connections) > self._limits.connections and not self._make_room():
+            self._refuse(503, f"too many connections, at most {self._limits.connections}")
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._stop_unread()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._wire_bytes += len(data)
+        super().data_received(data)
+        overhead = self._wire_bytes - self._body_bytes * _CHUNKING
+        if overhead > self._limits.head_bytes + _SLACK + len(data):
+            self._refuse(431, f"the headers are larger than {self._limits.head_bytes} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._body_bytes = 0
+        self._wire_bytes = 0
+        self.scope["state"]["has_certificate"] = self._has_certificate
+        self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._limits.unread_s is not None and self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(self._limits.unread_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says more
+        """Answer what is no HTTP, or what `_count` has refused."""
+        self._refuse(*self._refusal)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._limits.head_bytes:
+            text = f"the headers are larger than {self._limits.head_bytes} bytes (--max-header-kib)"
+            self._refusal = (431, text)
+            raise ValueError(text)  # the parser stops, and send_400_response is called
+
+    def _await_head(self) -> None:
+        self._disarm()
+        self._head_timer = self.loop.call_later(self._limits.head_s, self._head_overdue)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._await_head()  # an earlier request of the connection is being answered
+        elif self._wire_bytes:
+            self._refuse(408, f"the headers did not come within {self._limits.head_s:g} s")
+        else:
+            self.transport.close()
+
+    def _make_room(self) -> bool:
+        """Close a connection that is idle."""
+        for other in self.connections:
+            if cast("GuardedProtocol", other).is_idle and other is not self:
+                other.transport.close()
+                return True
+        return False
+
+    def _may_answer(self) -> bool:
+        """Tell whether what is written now is the answer to the request that is being read."""
+        if self._in_head:  # the cycle is that of the request before
+            return self.cycle is None or self.cycle.response_complete
+        return self.cycle is not None and not self.cycle.response_started
+
+    def _refuse(self, status: int, text: str) -> None:
+        if self.transport.is_closing():
+            return
+        if self._may_answer():
+            body = orjson.dumps({"error": text})
+            head = (
+                f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def protocol_factory(
+    app: Any, limits: GuardLimits, idle_s: float | None
+) -> Callable[[], GuardedProtocol]:
+    """Return what makes the protocol of each connection. idle_s: it is kept open so long."""
+    config = Config(
+        app,
+        interface="asgi3",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=cast("int", idle_s if idle_s is not None else _FOR_EVER_S),
+    )
+    config.load()
+    state = ServerState()
+    return lambda: GuardedProtocol(config, state, limits)
+
+
+_FOR_EVER_S: Final = 1 << 30

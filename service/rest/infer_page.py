@@ -1,0 +1,70 @@
+"""POST /v2/models/MODEL/infer: a request in JSON or binary, through the engine, and its answer."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from service.errors import InvalidRequest
+from service.rest.app import LARGE
+from service.rest.call import Asker
+from service.rest.exchange import HttpRequest
+from service.rest.reply import HEADER_LENGTH, Reply, infer_reply
+from service.rest.request import Forms, read_infer
+from service.rest.status import HttpError
+from service.rpc.infer import InferService, UnaryInfer
+from service.rpc.methods import INFER
+from service.transport.seam import Call
+
+_JSON_PER_BYTE: Final = 4  # bytes of JSON for one of raw contents, about
+
+
+class InferPage:
+    """Takes infer requests on the event loop's thread, as the ingress thread does for gRPC."""
+
+    def __init__(self, infer: InferService, most_calls: int) -> None:
+        """infer: for this page alone. most_calls: in progress at once."""
+        self._infer = infer
+        self._unary = UnaryInfer(infer)
+        self._asker = Asker(self._start, self._unary.cancelled)
+        self._most_calls = most_calls
+        self._calls = 0
+        self._will_flush = False
+
+    async def __call__(self, request: HttpRequest, names: Mapping[str, str]) -> Reply:
+        """Answer one request."""
+        if self._calls >= self._most_calls:
+            raise HttpError(429, f"Too many calls in progress, at most {self._most_calls}")
+        self._calls += 1
+        try:
+            message, forms = await self._read(request, names["model"], names.get("version", ""))
+            reply = await self._asker.ask(INFER, message, request)
+        finally:
+            self._calls -= 1
+        if len(reply) * _JSON_PER_BYTE < LARGE:
+            return infer_reply(reply, forms)
+        return await asyncio.get_running_loop().run_in_executor(None, infer_reply, reply, forms)
+
+    async def _read(self, request: HttpRequest, model: str, version: str) -> tuple[bytes, Forms]:
+        length = request.natural(HEADER_LENGTH)
+        arguments = (model, version, request.body, length)
+        try:
+            if (len(request.body) if length is None else length) < LARGE:
+                return _message(*arguments)
+            return await asyncio.get_running_loop().run_in_executor(None, _message, *arguments)
+        except InvalidRequest as error:
+            raise self._infer.refused(model, version, error) from None
+
+    def _start(self, call: Call, message: bytes) -> None:
+        self._unary.request(call, message)
+        if not self._will_flush:  # all requests that came in one burst are served together
+            self._will_flush = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._will_flush = False
+        self._infer.flush()
+
+
+def _message(model: str, version: str, body: bytes, length: int | None) -> tuple[bytes, Forms]:
+    request, forms = read_infer(model, version, body, length)
+    return request.SerializeToString(), forms
