@@ -125,7 +125,7 @@ def _labels(model: ModelSource, config: ModelConfig | None) -> Iterator[Finding]
         name = output.label_filename
         if name and not (model.directory / name).is_file():
             text = f"config.pbtxt names the labels '{name}', which are not there"
-            yield Finding(WARNING, model.name, 0, text)
+            yield Finding(ERROR, model.name, 0, text)
 
 
 def _lint_version(

@@ -108,11 +108,13 @@ class Signature:
     """What a model takes and gives.
 
     batched: axis 0 of every input and output is the batch: rows are independent of each other.
+    takes_bytes: elements of BYTES inputs may be any bytes; else they reach the model as text.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batched: bool
+    takes_bytes: bool = False
 
     def input(self, name: str) -> TensorSpec | None:
         """Return the input of that name."""

@@ -12,13 +12,16 @@ from service.app.sequences import Sequences, find_sequences, sequence_engine
 from service.config import Settings
 from service.errors import LoadError, ManifestError
 from service.inference.admission import SchedulerConfig
+from service.inference.backend import Backend
 from service.inference.engine import Engine
 from service.inference.model import Model
 from service.inference.policy import BatchPolicy
 from service.inference.queue import LevelPolicy, QueuePolicy
+from service.inference.reshape import ReshapingBackend
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.engine import SequenceEngine
 from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
+from service.repository.labels import read_labels
 from service.repository.layout import ModelSource, VersionSource
 from service.repository.manifest import Manifest, check_files, read_manifest
 from service.repository.model_config import read_config
@@ -28,7 +31,8 @@ from service.runtime.bound import backend_of
 from service.runtime.buckets import bucket_sizes
 from service.runtime.cpus import Cpus, read_cpus
 from service.runtime.providers import CUDA
-from service.runtime.session import Session, SessionConfig
+from service.runtime.session import OnnxBackend, Session, SessionConfig
+from service.runtime.strings import MovedStrings, only_moves_strings
 from service.runtime.threads import ONE_THREAD, ThreadPlan
 from service.runtime.warmup import (
     gains_nothing_from_threads,
@@ -37,6 +41,7 @@ from service.runtime.warmup import (
     run_warmups,
     warm_up,
 )
+from service.tensors import BYTES
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,13 +113,17 @@ class ModelLoader:
                 spec = sequences.model
             else:
                 spec = self._resolve(session, source, config, manifest, notes)
+            if sequences is None and _takes_bytes(session, spec):
+                spec = replace(spec, signature=replace(spec.signature, takes_bytes=True))
             largest = spec.max_batch_size
-            if threads.is_share and gains_nothing_from_threads(session, spec.signature, largest):
+            if threads.is_share and gains_nothing_from_threads(session, spec.graph, largest):
                 wide, threads = session, ONE_THREAD
                 session = Session(path, replace(session.config, intra_op_threads=threads.threads))
                 wide.close()
+            labels = read_labels(source.model_directory, source.directory, config, manifest)
             self._prepare(session, source, spec, config, manifest, sequences)
             model = self._schedule(session, source, spec, config, started, notes, sequences)
+            model = replace(model, labels=labels)
         except BaseException:  # whatever it is, the session must not outlive it
             session.close()
             raise
@@ -141,7 +150,7 @@ class ModelLoader:
         return find_sequences(
             session,
             source.model,
-            source.directory.parent,
+            source.model_directory,
             config,
             manifest,
             default_max_batch=self._settings.max_batch_size,
@@ -155,14 +164,16 @@ class ModelLoader:
         manifest: Manifest | None,
         notes: list[str],
     ) -> ModelSpec:
-        graph = Graph(session.inputs, session.outputs)
+        graph = Graph(session.inputs, session.outputs, session.defaults)
         largest = self._settings.max_batch_size
         spec = resolve(graph, config, manifest, default_max_batch=largest)
-        if spec.is_proved or proves_batching(session, spec.signature):
-            return spec
-        notes.append("requests are not batched: rows of a batch could not be proved independent")
-        _LOG.warning("model %s version %d: %s", source.model, source.version, notes[-1])
-        return resolve(graph, config, manifest, batching=False, default_max_batch=largest)
+        if not (spec.is_proved or proves_batching(session, spec.signature)):
+            notes.append(
+                "requests are not batched: rows of a batch could not be proved independent"
+            )
+            _LOG.warning("model %s version %d: %s", source.model, source.version, notes[-1])
+            spec = resolve(graph, config, manifest, batching=False, default_max_batch=largest)
+        return spec
 
     def _prepare(
         self,
@@ -183,8 +194,12 @@ class ModelLoader:
             run_warmups(runs, config.model_warmup if config else (), spec.signature)
             return
         if config is not None:
-            run_warmups(session, config.model_warmup, spec.signature)
-        warm_up(session, spec.signature, warmup_sizes(spec, manifest))
+            run_warmups(
+                _reshaping(OnnxBackend(session, spec.graph), spec),
+                config.model_warmup,
+                spec.signature,
+            )
+        warm_up(session, spec.graph, warmup_sizes(spec, manifest))
 
     def _schedule(
         self,
@@ -244,7 +259,7 @@ class ModelLoader:
         sizes = bucket_sizes(policy.max_rows, policy.preferred_rows)
         scheduler = Scheduler(
             source.model,
-            backend_of(session, spec.signature, sizes),
+            _as_clients_see(backend_of(session, spec.graph, sizes), spec),
             SchedulerConfig(
                 policy,
                 queue_policy(full),
@@ -255,6 +270,21 @@ class ModelLoader:
         )
         scheduler.start()
         return scheduler
+
+
+def _takes_bytes(session: Session, spec: ModelSpec) -> bool:
+    tensors = (*spec.signature.inputs, *spec.signature.outputs)
+    has_strings = any(tensor.datatype is BYTES for tensor in tensors)
+    return has_strings and only_moves_strings(session.path)
+
+
+def _as_clients_see(backend: Backend, spec: ModelSpec) -> Backend:
+    """Return a backend with what stands between a graph and the clients of its model."""
+    return _reshaping(MovedStrings(backend) if spec.signature.takes_bytes else backend, spec)
+
+
+def _reshaping(backend: Backend, spec: ModelSpec) -> Backend:
+    return backend if spec.reshaped is None else ReshapingBackend(backend, spec.signature)
 
 
 def warmup_sizes(spec: ModelSpec, manifest: Manifest | None) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from service.config import Settings
-from service.errors import LoadError
+from service.errors import ConfigError, LoadError
 from service.inference.admission import SchedulerConfig
 from service.inference.backend import Interrupt
 from service.inference.policy import BatchPolicy
@@ -123,6 +123,8 @@ def _resolve(
 
     def attempt(*, batching: bool) -> Sequences:
         spec = resolve(visible, seen, known, batching=batching, default_max_batch=default_max_batch)
+        if spec.reshaped is not None or any(one.optional for one in spec.signature.inputs):
+            raise ConfigError("reshape and optional inputs of a model with states are not served")
         is_demanded = config is not None and config.max_batch_size > 0
         if spec.signature.batched and not is_demanded and unbatchable(graph, hidden, named=True):
             return attempt(batching=False)

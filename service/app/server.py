@@ -28,6 +28,7 @@ from service.rpc.infer import InferService
 from service.rpc.regions import Regions
 from service.rpc.repository import RepositoryService
 from service.rpc.server_info import ServerInfo
+from service.rpc.shared_memory import EXTENSIONS as SHARED_MEMORY
 from service.rpc.shared_memory import SharedMemoryService
 
 _LOG = logging.getLogger(__name__)
@@ -63,7 +64,12 @@ class Server:
             self._repository, self.manager, self._loader.read_config, self._loader.plan
         )
         services = (
-            ServerInfo(self.manager, settings.server_name, lambda: self._health.draining),
+            ServerInfo(
+                self.manager,
+                settings.server_name,
+                lambda: self._health.draining,
+                SHARED_MEMORY if settings.allow_client_shm else (),
+            ),
             RepositoryService(self.control, is_explicit=is_explicit, hidden=f"{root}/"),
             SharedMemoryService(self._regions, None),
         )

@@ -19,12 +19,21 @@ STAGE_PREFIX: Final = ".tmp-"  # of directories that are being written and becom
 
 @dataclass(frozen=True, slots=True)
 class VersionSource:
-    """The files of one version. file: None means the usual name in directory."""
+    """The files of one version. file: None means the usual name in directory.
+
+    beside: the directory of the model, where it is not the version's.
+    """
 
     model: str
     version: int
     directory: Path
     file: Path | None = None
+    beside: Path | None = None
+
+    @property
+    def model_directory(self) -> Path:
+        """Return the directory of the model, with config.pbtxt and the files that it names."""
+        return self.beside or self.directory
 
     def model_file(self, default_name: str = "") -> Path:
         """Return the ONNX file; a directory of that name holds a file of that name.
@@ -115,7 +124,7 @@ def read_model(name: str, directory: Path) -> ModelSource:
     except OSError as error:
         return ModelSource(name, directory, (), f"{directory}: cannot be read: {error.strerror}")
     versions = tuple(
-        VersionSource(name, number, path)
+        VersionSource(name, number, path, beside=directory)
         for number, path in sorted((n, p) for n, p in numbers.items() if n is not None)
     )
     return ModelSource(name, directory, versions)

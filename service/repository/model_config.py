@@ -1,6 +1,6 @@
 """config.pbtxt: reading it, and what it says in the terms of this server."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +94,7 @@ def check_config(path: Path, config: ModelConfig, directory: str) -> None:
     _refuse_unserved(path, config)
     _check_tensors(path, "input", [(i.name, i.data_type, i.dims) for i in config.input])
     _check_tensors(path, "output", [(o.name, o.data_type, o.dims) for o in config.output])
+    _check_reshapes(path, config)
     _check_limits(path, config)
     try:
         session_parameters(config)
@@ -144,8 +145,6 @@ def _refuse_unserved(path: Path, config: ModelConfig) -> None:
     unserved = {
         "ensemble_scheduling": config.HasField("ensemble_scheduling"),
         "model_transaction_policy.decoupled": config.model_transaction_policy.decoupled,
-        "input.reshape": any(i.HasField("reshape") for i in config.input),
-        "output.reshape": any(o.HasField("reshape") for o in config.output),
         "input.allow_ragged_batch": any(i.allow_ragged_batch for i in config.input),
         "batch_input": bool(config.batch_input),
         "batch_output": bool(config.batch_output),
@@ -171,6 +170,38 @@ def _check_tensors(
             raise ConfigError(
                 f"{path}: {kind} '{name}' has dims {list(dims)}: -1 (any) or at least 1 expected",
             )
+
+
+def _check_reshapes(path: Path, config: ModelConfig) -> None:
+    for entries in (config.input, config.output):
+        for entry in entries:
+            if entry.HasField("reshape"):
+                _check_reshape(path, entry.name, entry.dims, entry.reshape.shape)
+
+
+def _check_reshape(path: Path, name: str, dims: Sequence[int], shape: Sequence[int]) -> None:
+    """Refuse a reshape that does not keep the elements, or leaves open how it keeps them."""
+    if any(extent < -1 or extent == 0 for extent in shape):
+        raise ConfigError(
+            f"{path}: '{name}' has reshape {list(shape)}: -1 (any) or at least 1 expected",
+        )
+    # Of the extents between one -1 and the next the products must agree: each -1 of the one is
+    # then what the -1 in its place of the other is.
+    if _products(dims) != _products(shape):
+        raise ConfigError(
+            f"{path}: '{name}' has dims {list(dims)} and reshape {list(shape)}, which do not have "
+            "the same elements: before, between and after every -1 the products must be equal",
+        )
+
+
+def _products(extents: Sequence[int]) -> list[int]:
+    products = [1]
+    for extent in extents:
+        if extent == -1:
+            products.append(1)
+        else:
+            products[-1] *= extent
+    return products
 
 
 def _place(error: text_format.ParseError) -> str:

@@ -1,8 +1,8 @@
 """What a model takes and gives: its graph, config.pbtxt and manifest.json brought together."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from service.errors import ConfigError, ManifestError, dims
 from service.pb.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
@@ -19,11 +19,13 @@ class GraphTensor:
     """An input or output as the graph declares it.
 
     shape: an extent is an int, a name (dynamic) or None (unknown).
+    optional: an input that the graph does without.
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int | str | None, ...]
+    optional: bool = False
 
     @property
     def wire_shape(self) -> Shape:
@@ -33,10 +35,15 @@ class GraphTensor:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The inputs and outputs of a graph, in its order."""
+    """The inputs and outputs of a graph, in its order.
+
+    defaults: inputs that have a value of their own. Clients see those that config.pbtxt names:
+    some exporters declare every weight so.
+    """
 
     inputs: tuple[GraphTensor, ...]
     outputs: tuple[GraphTensor, ...]
+    defaults: tuple[GraphTensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +53,18 @@ class ModelSpec:
     max_batch_size: rows in the largest batch; 0: the model does not batch.
     is_proved: batching was proved by the exporter or is demanded by the configuration; if not,
     it is only likely and is to be proved before use.
+    reshaped: what the graph takes and gives, if `reshape` makes that something else.
     """
 
     signature: Signature
     max_batch_size: int
     is_proved: bool
+    reshaped: Signature | None = None
+
+    @property
+    def graph(self) -> Signature:
+        """Return what the graph takes and gives: the same tensors in the same order."""
+        return self.reshaped or self.signature
 
 
 def resolve(
@@ -77,11 +91,7 @@ def resolve(
         check_manifest(graph, manifest)
         is_batched = is_batched and manifest.max_batch_size > 0
         max_batch, is_proved = manifest.max_batch_size, True
-    signature = Signature(
-        tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in graph.inputs),
-        tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in graph.outputs),
-        is_batched,
-    )
+    signature = Signature(_as_declared(graph.inputs), _as_declared(graph.outputs), is_batched)
     return ModelSpec(signature, max_batch if is_batched else 0, is_proved or not is_batched)
 
 
@@ -95,68 +105,106 @@ def _speaks_of_batches(config: ModelConfig) -> bool:
     return config.max_batch_size > 0 or bool(config.input) or bool(config.output)
 
 
+def _as_declared(tensors: Iterable[GraphTensor]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, t.datatype, t.wire_shape, t.optional) for t in tensors)
+
+
 def _from_config(graph: Graph, config: ModelConfig) -> ModelSpec:
     batched = config.max_batch_size > 0
-    inputs = _merge(config, graph.inputs, list(config.input), "input")
-    outputs = _merge(config, graph.outputs, list(config.output), "output")
-    missing = {t.name for t in graph.inputs} - {spec.name for spec in inputs}
+    inputs = _merge(config, graph.inputs, graph.defaults, list(config.input), "input")
+    outputs = _merge(config, graph.outputs, (), list(config.output), "output")
+    missing = {t.name for t in graph.inputs if not t.optional} - {pair.wire.name for pair in inputs}
     if missing:
         raise ConfigError(f"config.pbtxt lacks input(s) {sorted(missing)} of the graph")
     if batched:
-        for tensor in (*graph.inputs, *graph.outputs):
+        named = {pair.wire.name for pair in inputs}
+        defaults = [tensor for tensor in graph.defaults if tensor.name in named]
+        for tensor in (*graph.inputs, *defaults, *graph.outputs):
             if not tensor.shape or isinstance(tensor.shape[0], int):
                 raise ConfigError(
                     f"config.pbtxt: max_batch_size is {config.max_batch_size}, but axis 0 of "
                     f"'{tensor.name}' is fixed in the graph: {dims(tensor.wire_shape)}; export "
                     "it with a dynamic batch, or set max_batch_size: 0",
                 )
-    return ModelSpec(Signature(inputs, outputs, batched), config.max_batch_size, is_proved=True)
+    signature, reshaped = (
+        Signature(tuple(p[side] for p in inputs), tuple(p[side] for p in outputs), batched)
+        for side in (0, 1)
+    )
+    return ModelSpec(
+        signature,
+        config.max_batch_size,
+        is_proved=True,
+        reshaped=None if reshaped == signature else reshaped,
+    )
+
+
+class _Pair(NamedTuple):
+    """One tensor as clients see it and as the graph does."""
+
+    wire: TensorSpec
+    graph: TensorSpec
 
 
 def _merge(
     config: ModelConfig,
     tensors: Sequence[GraphTensor],
+    defaults: Sequence[GraphTensor],
     entries: Sequence[ModelInput | ModelOutput],
     kind: str,
-) -> tuple[TensorSpec, ...]:
+) -> tuple[_Pair, ...]:
     by_name = {tensor.name: tensor for tensor in tensors}
     if not entries:
-        return tuple(TensorSpec(t.name, t.datatype, t.wire_shape) for t in tensors)
-    specs = []
+        return tuple(_Pair(spec, spec) for spec in _as_declared(tensors))
+    all_by_name = {**by_name, **{tensor.name: tensor for tensor in defaults}}
+    pairs = []
     for entry in entries:
-        tensor = by_name.get(entry.name)
+        tensor = all_by_name.get(entry.name)
         if tensor is None:
             raise ConfigError(
                 f"config.pbtxt: {kind} '{entry.name}' is not in the graph, which has "
                 f"{sorted(by_name)}",
             )
-        specs.append(_merge_one(config, tensor, entry, kind))
-    return tuple(specs)
+        pairs.append(_merge_one(config, tensor, entry, kind))
+    return tuple(pairs)
 
 
 def _merge_one(
     config: ModelConfig, tensor: GraphTensor, entry: ModelInput | ModelOutput, kind: str
-) -> TensorSpec:
+) -> _Pair:
     datatype = datatype_of(entry.data_type)
     if datatype is not tensor.datatype:
         raise ConfigError(
             f"config.pbtxt: {kind} '{entry.name}' is {datatype and datatype.config}, but the "
             f"graph has {tensor.datatype.config}",
         )
-    declared = ((-1,) if config.max_batch_size > 0 else ()) + tuple(entry.dims)
+    optional = isinstance(entry, ModelInput) and entry.optional
+    if optional and not tensor.optional:
+        raise ConfigError(
+            f"config.pbtxt: input '{entry.name}' is optional, but the graph cannot do without it: "
+            "give it an initializer, which is then the default, or leave out 'optional: true'",
+        )
+    is_reshaped = entry.HasField("reshape")
+    wanted = entry.reshape.shape if is_reshaped else entry.dims
+    batch = (-1,) if config.max_batch_size > 0 else ()
+    declared = batch + tuple(wanted)
     graph_shape = tensor.wire_shape
     agree = len(declared) == len(graph_shape) and all(
         -1 in (have, want) or have == want for have, want in zip(graph_shape, declared, strict=True)
     )
     if not agree:
         raise ConfigError(
-            f"config.pbtxt: {kind} '{entry.name}' has dims {dims(entry.dims)}, which with "
-            f"max_batch_size {config.max_batch_size} means {dims(declared)}, but the graph has "
-            f"{dims(graph_shape)}",
+            f"config.pbtxt: {kind} '{entry.name}' has {'reshape' if is_reshaped else 'dims'} "
+            f"{dims(wanted)}, which with max_batch_size {config.max_batch_size} means "
+            f"{dims(declared)}, but the graph has {dims(graph_shape)}",
         )
     shape = tuple(max(have, want) for have, want in zip(graph_shape, declared, strict=True))
-    optional = isinstance(entry, ModelInput) and entry.optional
-    return TensorSpec(tensor.name, tensor.datatype, shape, optional)
+    inner = TensorSpec(tensor.name, tensor.datatype, shape, optional)
+    if not is_reshaped:
+        return _Pair(inner, inner)
+    # An extent that the reshape leaves open and the graph fixes is fixed for clients too.
+    found = iter([extent for extent, want in zip(shape, declared, strict=True) if want < 0])
+    outer = tuple(next(found) if extent < 0 else extent for extent in (*batch, *entry.dims))
+    return _Pair(replace(inner, shape=outer), inner)
 
 
 def check_manifest(graph: Graph, manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from service.errors import InvalidRequest, shown
-from service.tensors import BF16, BOOL, BYTES, FP16, Array, Datatype
+from service.tensors import BF16, BOOL, BYTES, FP16, Array, Datatype, element_count
 
 _MAX_ELEMENTS: Final = 1_000_000
 _UNSUPPORTED: Final = (BYTES, BOOL, FP16, BF16)
@@ -39,7 +39,7 @@ def classify(array: Array, count: int, labels: Sequence[str], *, batched: bool) 
             f"{_MAX_ELEMENTS} are looked through",
         )
     rows = len(array) if batched else 1
-    scores = array.reshape(rows, -1) if array.size else array.reshape(rows, 0)
+    scores = array.reshape(rows, element_count(array.shape[1:]) if batched else array.size)
     count = min(count, scores.shape[1])
     texts = np.empty((rows, count), dtype=object)
     for row, values in zip(texts, scores, strict=True):

@@ -103,7 +103,7 @@ def decode_inputs(
             )
         else:
             arrays[spec.name] = _from_raw(model, spec, shape, next(contents))
-    return as_text(arrays, signature) if has_bytes else arrays
+    return as_text(arrays, signature) if has_bytes and not signature.takes_bytes else arrays
 
 
 def wanted_outputs(model: str, signature: Signature, request: ModelInferRequest) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The RPCs that tell of the server and its models: live, ready, metadata, config, statistics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from service import __version__
@@ -35,6 +35,7 @@ from service.rpc.methods import Answer
 from service.tensors import TensorSpec
 
 EXTENSIONS: Final = (
+    "classification",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
@@ -48,10 +49,18 @@ EXTENSIONS: Final = (
 class ServerInfo:
     """Every method takes a serialised request and returns a serialised response."""
 
-    def __init__(self, manager: Manager[Model], name: str, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        manager: Manager[Model],
+        name: str,
+        is_draining: Callable[[], bool],
+        extensions: Sequence[str] = (),
+    ) -> None:
+        """extensions: names of those that are served besides the usual ones."""
         self._manager = manager
         self._name = name
         self._is_draining = is_draining
+        self._extensions = (*EXTENSIONS, *extensions)
 
     @property
     def answers(self) -> Mapping[str, Answer]:
@@ -81,7 +90,7 @@ class ServerInfo:
         """Answer ServerMetadata."""
         parse(ServerMetadataRequest, message)
         return ServerMetadataResponse(
-            name=self._name, version=__version__, extensions=EXTENSIONS
+            name=self._name, version=__version__, extensions=self._extensions
         ).SerializeToString()
 
     def model_ready(self, message: bytes) -> bytes:

@@ -94,11 +94,12 @@ class BoundBackend:
 
     def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
         """Run the model once; see Backend.run."""
+        if inputs.keys() != self._names:  # optional inputs were left out
+            return self._run_without(inputs, outputs, interrupt)
         rows = len(next(iter(inputs.values()))) if self._signature.batched else None
         size = bucket_of(rows or 1, self._layouts)
-        if size is None or inputs.keys() != self._names:  # optional inputs were left out
-            with self._turn:
-                return self._session.run(inputs, outputs, interrupt)
+        if size is None:
+            return self._run_without(inputs, outputs, interrupt)
         with self._turn:
             buffers = self._take(size)
             try:
@@ -113,6 +114,13 @@ class BoundBackend:
         """Free the buffers, then the session."""
         self._free()
         self._session.close()
+
+    def _run_without(
+        self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt
+    ) -> Tensors:
+        """Run what the buffers are not for."""
+        with self._turn:
+            return self._session.run(inputs, outputs, interrupt)
 
     def _free(self) -> None:
         for stack in self._idle.values():

@@ -8,7 +8,7 @@ Both also work on the CPU, where they gain nothing and the tests run them.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -87,12 +87,13 @@ class HostBuffers:
         self, inputs: Tensors, rows: int | None, outputs: Sequence[str], interrupt: Interrupt
     ) -> Tensors:
         """Run on so many rows; see Buffers.run."""
+        part = _part(rows)
         for name, array in inputs.items():
-            self._inputs[name][:rows] = array
+            self._inputs[name][part] = array
         if self._bound != (rows,):
             self._bind(rows)
         self._session.run_bound(self._binding, interrupt)
-        return {name: self._outputs[name][:rows].copy() for name in outputs}
+        return {name: self._outputs[name][part].copy() for name in outputs}
 
     def close(self) -> None:
         """Give the memory back to the pager."""
@@ -102,9 +103,9 @@ class HostBuffers:
 
     def _bind(self, rows: int | None) -> None:
         for name, buffer in self._inputs.items():
-            self._binding.bind_cpu_input(name, buffer[:rows])
+            self._binding.bind_cpu_input(name, buffer[_part(rows)])
         for name, buffer in self._outputs.items():
-            part = buffer[:rows]
+            part = buffer[_part(rows)]
             self._binding.bind_output(name, "cpu", 0, part.dtype, part.shape, part.ctypes.data)
         self._bound = (rows,)
 
@@ -137,13 +138,13 @@ class GraphBuffers:
         """Run the whole bucket; see Buffers.run."""
         for name, array in inputs.items():
             host = self._host[name]
-            host[:rows] = array
+            host[_part(rows)] = array
             if rows is not None:
                 host[rows:] = 0
             self._inputs[name].update_inplace(host)
         self._session.run_bound(self._binding, interrupt, self._graph)
         # On the CPU, numpy() is a view on the buffer.
-        return {name: np.array(self._outputs[name].numpy()[:rows]) for name in outputs}
+        return {name: np.array(self._outputs[name].numpy()[_part(rows)]) for name in outputs}
 
     def close(self) -> None:
         """Free the graph and give the memory back to the pager."""
@@ -151,3 +152,8 @@ class GraphBuffers:
         for unpin in self._unpins:
             unpin()
         self._unpins.clear()
+
+
+def _part(rows: int | None) -> Any:
+    """Return the index of so many rows, or of everything, also where there is no axis."""
+    return ... if rows is None else slice(rows)

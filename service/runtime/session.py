@@ -1,8 +1,9 @@
 """One ONNX model in ONNX Runtime: load, describe, run, interrupt."""
 
 import ctypes
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ _ORT_FAILURES: Final = tuple(
 )  # fmt: skip
 _FAILURES: Final = (*_ORT_FAILURES, *_ORT_ERRORS)
 _ONNX_BFLOAT16: Final = 16
+_OPTIONAL: Final = re.compile(r"optional\((.*)\)")  # of the type of an input that may be left out
 _NO_GRAPH: Final = -1  # of run option gpu_graph_id: neither capture nor replay
 _LEVELS: Final = {
     -1: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -111,8 +113,13 @@ class Session:
         self.provider = check_provider(self._session, config.device)
         self.inputs = tuple(_graph_tensor(path, node) for node in self._session.get_inputs())
         self.outputs = tuple(_graph_tensor(path, node) for node in self._session.get_outputs())
-        self._typed = BF16 in {tensor.datatype for tensor in (*self.inputs, *self.outputs)}
-        self._datatypes = {tensor.name: tensor.datatype for tensor in self.inputs}
+        self.defaults = tuple(
+            replace(_graph_tensor(path, node), optional=True)
+            for node in self._session.get_overridable_initializers()
+        )
+        taken = (*self.inputs, *self.defaults)
+        self._typed = BF16 in {tensor.datatype for tensor in (*taken, *self.outputs)}
+        self._datatypes = {tensor.name: tensor.datatype for tensor in taken}
 
     def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
         """Run the graph once; see Backend.run. BYTES inputs are object arrays of str."""
@@ -211,12 +218,13 @@ def _options(config: SessionConfig) -> ort.SessionOptions:
 
 
 def _graph_tensor(path: Path, node: Any) -> GraphTensor:
-    datatype = BY_ONNX.get(node.type)
+    inner = _OPTIONAL.fullmatch(node.type)
+    datatype = BY_ONNX.get(inner[1] if inner else node.type)
     if datatype is None:
         raise LoadError(
             f"{path}: '{node.name}' is of type {node.type}, which no tensor protocol can carry",
         )
-    return GraphTensor(node.name, datatype, tuple(node.shape))
+    return GraphTensor(node.name, datatype, tuple(node.shape), optional=inner is not None)
 
 
 def _to_array(value: ort.OrtValue) -> Array:

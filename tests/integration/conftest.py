@@ -9,7 +9,7 @@ import pytest
 
 from service.tensors import DATATYPES
 from service.transport.native import is_installed
-from tests.support import models, servers
+from tests.support import forms, models, servers
 from tests.support.servers import RunningServer
 from tests.support.stub import Stub
 
@@ -42,6 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models.publish(root, "gather", models.gather())
     models.publish(root, "slow", models.slow())
     models.publish(root, "scalar", models.scalar())
+    models.publish(root, "known", forms.known())
     models.publish(root, "fixed", models.fixed_batch())
     models.publish(root, "two_axes", models.two_axes())
     return root

@@ -142,7 +142,6 @@ def test_unknown_fields_are_ignored(stub: Stub) -> None:
         f"{SERVICE}/NoSuchMethod",
         "/inference.NoSuchService/ModelInfer",
         "/grpc.channelz.v1.Channelz/GetServers",
-        f"{SERVICE}/RepositoryModelLoad",
         f"{SERVICE}/SystemSharedMemoryRegister",
     ],
 )

@@ -83,9 +83,11 @@ def _no_rows(request: ModelInferRequest) -> None:
         request.raw_input_contents[index] = b""
 
 
-def _bytes(raw: bytes, *shape: int) -> Callable[[], ModelInferRequest]:
+def _bytes(
+    raw: bytes, *shape: int, model: str = "identity_bytes"
+) -> Callable[[], ModelInferRequest]:
     def make() -> ModelInferRequest:
-        request = ModelInferRequest(model_name="identity_bytes")
+        request = ModelInferRequest(model_name=model)
         request.inputs.add(name="X", datatype="BYTES", shape=shape)
         request.raw_input_contents.append(raw)
         return request
@@ -276,7 +278,7 @@ BAD: Final = (
         "unexpected number of string elements 3 for inference input 'X' for model "
         "'identity_bytes', expecting 2"),
     Bad("elements of a bomb", _bytes(b"", 1 << 31, 1 << 31), INVALID, "string elements"),
-    Bad("not UTF-8", _bytes(_element(b"ok") + _element(b"\xff\xfe"), 1, 2), INVALID,
+    Bad("not UTF-8", _bytes(_element(b"ok") + _element(b"\xff\xfe"), 1, 2, model="known"), INVALID,
         "input 'X' must be UTF-8: element 1 is not"),
     # parameters
     Bad("negative timeout", _parameter("timeout", "int64_param", -1), INVALID,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from service.repository.model_config import data_type_of
 from service.tensors import BF16, BYTES, FP32, INT32, INT64, Array, Datatype
@@ -216,6 +216,11 @@ def onnx_model(
         [helper.make_tensor_value_info(n, onnx_type(d), list(s)) for n, d, s in outputs],
         [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
     )
+    return serialised_graph(graph)
+
+
+def serialised_graph(graph: GraphProto) -> bytes:
+    """Return the bytes of a model of this graph."""
     model: ModelProto = helper.make_model(
         graph, ir_version=_IR, opset_imports=[helper.make_opsetid("", _OPSET)]
     )

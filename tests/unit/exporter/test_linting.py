@@ -51,7 +51,7 @@ def _flip_a_bit(version: Path) -> None:
             lambda v: (v.parent / "config.pbtxt").write_text(
                 'output { name: "Y" data_type: TYPE_FP32 dims: [ -1, 10 ] label_filename: "l.txt" }'
             ),
-            WARNING,
+            ERROR,
             "names the labels 'l.txt', which are not there",
         ),
         (

@@ -74,7 +74,22 @@ def test_wrong_text_names_line_and_column(simple: Path, text: str, place: str, r
         ("sequence_batching { iterative_sequence: true }", "iterative_sequence: not served"),
         ("ensemble_scheduling { }", "ensemble_scheduling: not served"),
         ("model_transaction_policy { decoupled: true }", "decoupled: not served"),
-        ("input { name: 'X' data_type: TYPE_FP32 dims: 1 reshape { } }", "input.reshape: not"),
+        (
+            "input { name: 'X' data_type: TYPE_FP32 dims: 2 reshape { } }",
+            "'X' has dims [2] and reshape [], which do not have the same elements",
+        ),
+        (
+            "output { name: 'Y' data_type: TYPE_FP32 dims: [-1, 4] reshape { shape: [4, -1] } }",
+            "'Y' has dims [-1, 4] and reshape [4, -1], which do not have the same elements",
+        ),
+        (
+            "input { name: 'X' data_type: TYPE_FP32 dims: 1 reshape { shape: 0 } }",
+            "'X' has reshape [0]: -1 (any) or at least 1 expected",
+        ),
+        (
+            "input { name: 'X' data_type: TYPE_FP32 dims: 1 allow_ragged_batch: true }",
+            "input.allow_ragged_batch: not served",
+        ),
         ("input { data_type: TYPE_FP32 dims: 1 }", "an input has no name"),
         ("input { name: 'X' dims: 1 }", "input 'X' has no data_type"),
         ("output { name: 'Y' data_type: TYPE_FP32 dims: -2 }", "output 'Y' has dims [-2]"),

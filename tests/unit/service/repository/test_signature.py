@@ -104,9 +104,49 @@ def test_configuration_may_fix_what_the_graph_leaves_open() -> None:
 
 
 def test_optional_inputs() -> None:
-    """An input that the configuration calls optional may be left out by requests."""
-    text = f"{INPUT.replace('dims', 'optional: true dims')} {OUTPUT} max_batch_size: 4"
-    assert resolve(graph(), config(text), None).signature.inputs[0].optional
+    """An input with a default may be left out if the configuration says so, and only then."""
+    optional = 'input { name: "D" data_type: TYPE_FP32 dims: 1 optional: true }'
+    default = GraphTensor("D", FP32, ("batch", 1), optional=True)
+    plain = graph()
+    given = Graph(plain.inputs, plain.outputs, (default,))
+    spec = resolve(given, config(f"max_batch_size: 4 {INPUT} {optional} {OUTPUT}"), None)
+    assert [(s.name, s.optional) for s in spec.signature.inputs] == [("X", False), ("D", True)]
+    required = optional.replace("optional: true", "")
+    spec = resolve(given, config(f"max_batch_size: 4 {INPUT} {required} {OUTPUT}"), None)
+    assert not spec.signature.inputs[1].optional
+    assert [s.name for s in resolve(given, None, None).signature.inputs] == ["X"]
+
+
+def test_input_that_the_graph_declares_optional_is() -> None:
+    """Without a configuration, what is optional in the graph is so for clients."""
+    tensors = (GraphTensor("X", FP32, ("batch", 3)), GraphTensor("O", FP32, ("batch", 1), True))
+    spec = resolve(Graph(tensors, graph().outputs), None, None)
+    assert [(s.name, s.optional) for s in spec.signature.inputs] == [("X", False), ("O", True)]
+    unnamed = resolve(Graph(tensors, graph().outputs), config(f"max_batch_size: 4 {INPUT}"), None)
+    assert [s.name for s in unnamed.signature.inputs] == ["X"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "dims", "reshape", "in_graph", "on_wire"),
+    [
+        (0, "[ 2, 3 ]", "[ 1, 2, 3 ]", (1, 2, 3), (2, 3)),
+        (4, "1", "[ ]", ("batch",), (-1, 1)),
+        (4, "-1", "[ -1, 1 ]", ("batch", "n", 1), (-1, -1)),
+        (4, "-1", "[ -1, 1 ]", ("batch", 5, 1), (-1, 5)),
+        (4, "[ -1, 6 ]", "[ -1, 2, 3 ]", ("batch", None, None, 3), (-1, -1, 6)),
+    ],
+)
+def test_reshape_is_what_the_graph_sees(
+    batch: int, dims: str, reshape: str, in_graph: Extents, on_wire: tuple[int, ...]
+) -> None:
+    """Clients see dims, the graph must agree with reshape; what the graph fixes is fixed."""
+    text = f"max_batch_size: {batch} {INPUT}".replace(
+        "dims: 3", f"dims: {dims} reshape {{ shape: {reshape} }}"
+    )
+    spec = resolve(graph(in_graph), config(text), None)
+    assert spec.signature.inputs[0].shape == on_wire
+    assert len(spec.graph.inputs[0].shape) == len(in_graph)
+    assert spec.graph.outputs == spec.signature.outputs
 
 
 @pytest.mark.parametrize(
@@ -116,6 +156,14 @@ def test_optional_inputs() -> None:
         ('input { name: "X" data_type: TYPE_INT64 dims: 3 }', "but the graph has TYPE_FP32"),
         ('input { name: "X" data_type: TYPE_FP32 dims: 4 }', "which with max_batch_size 4 means"),
         ('output { name: "Y" data_type: TYPE_FP32 dims: [ 2, 1 ] }', "but the graph has [-1,2]"),
+        (
+            'input { name: "X" data_type: TYPE_FP32 dims: 3 optional: true }',
+            "input 'X' is optional, but the graph cannot do without it",
+        ),
+        (
+            'output { name: "Y" data_type: TYPE_FP32 dims: 4 reshape { shape: [ 2, 2 ] } }',
+            "has reshape [2,2], which with max_batch_size 4 means",
+        ),
     ],
 )
 def test_contradictions_are_refused(text: str, reason: str) -> None:
