@@ -42,7 +42,10 @@ class StreamInfer:
         """Take one request of the stream."""
         exchange = _StreamExchange(self, ticket)
         try:
-            request = self._service.submit(message, self._call.deadline, exchange, self)
+            forwarded = self._service.forwarded(self._call)
+            request = self._service.submit(
+                message, self._call.deadline, exchange, self, forwarded=forwarded
+            )
         except RequestError as error:
             self.answer(ticket, stream_refusal(exchange.request_id, str(error)))
             return
