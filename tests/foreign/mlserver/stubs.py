@@ -27,7 +27,7 @@ def test_server(stub: GRPCInferenceServiceStub) -> None:
     assert stub.ServerLive(pb.ServerLiveRequest()).live
     assert stub.ServerReady(pb.ServerReadyRequest()).ready
     metadata = stub.ServerMetadata(pb.ServerMetadataRequest())
-    assert metadata.name == "penstock"
+    assert metadata.name == "triton"
     assert "statistics" in metadata.extensions
 
 
