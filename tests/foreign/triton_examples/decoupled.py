@@ -55,7 +55,7 @@ def test_empty_final(client: Any) -> None:
             client.async_stream_infer(
                 "repeat_int32", inputs(values), enable_empty_final_response=True
             )
-            answers = []
+            answers: list[Any] = []
             while not answers or not is_final(answers[-1]):
                 answers.append(take())
             assert len(answers) == len(values) + 1
