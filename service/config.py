@@ -122,6 +122,9 @@ class Settings:
     allow_client_shm: bool = _setting(
         False, "let clients register shared memory, for inputs and outputs"
     )
+    allow_python_backend: bool = _setting(
+        False, "run model.py of models with backend 'python': code of the repository"
+    )
     restrict: tuple[str, ...] = _secrets(
         "only callers that send the header triton-grpc-protocol-KEY with VALUE may call RPCs of "
         "these categories, with commas between them; VALUE may be @FILE or $VARIABLE; may be "

@@ -179,6 +179,8 @@ class Dispatcher:
                 stream.message(event.ticket, event.message)
             elif kind is Kind.HALF_CLOSED:
                 stream.half_closed()
+            elif isinstance(stream, StreamInfer):
+                stream.writable()
 
     def _bundle(self, kind: Kind, bundle: Bundle) -> None:
         if kind is Kind.SHRUNK:

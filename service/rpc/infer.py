@@ -44,6 +44,13 @@ class Exchange(Protocol):
 
     served: ServedModel
     request_id: str
+    wants_empty_final: bool
+
+    def begin(self, served: ServedModel) -> None:
+        """Note which model answers. Raises Unsupported if its answers cannot be given here."""
+
+    def responded(self, outputs: Tensors) -> bool:
+        """Give one of several responses. False: the next one is to wait for room."""
 
     def ended(self, outcome: Outcome) -> None:
         """Answer with the outcome."""
@@ -234,6 +241,7 @@ class InferService:
             self.unknown.record_outcome(status_of(error)[0].name)
             raise
         try:
+            exchange.begin(served)
             plan, inputs = self._plan(served, request, context)
             try:
                 accepted = self._schedule(plan, inputs, deadline, exchange)
@@ -254,7 +262,7 @@ class InferService:
         lane, model = self._lane, plan.served.model
         max_rows = model.scheduler.max_rows if plan.is_batched else 1
         has_strings = any(spec.datatype is BYTES for spec in model.signature.outputs)
-        if lane is None or has_strings or plan.rows > max_rows:
+        if lane is None or has_strings or plan.rows > max_rows or not model.may_bundle:
             return
         if not all(entry.size for entry in plan.inputs):  # the rows cannot be counted by size
             return
@@ -317,7 +325,8 @@ class InferService:
     ) -> Request:
         if deadline is None and self._default_deadline_s:
             deadline = time.monotonic() + self._default_deadline_s
-        exchange.served = plan.served
+        exchange.begin(plan.served)
+        exchange.wants_empty_final = plan.parameters.wants_empty_final
         on_end: OnEnd = exchange.ended
         lease = None
         if plan.windows:
@@ -334,6 +343,8 @@ class InferService:
             key=plan.key,
             parameters=plan.parameters.custom,
             sequence=plan.parameters.sequence,
+            on_response=exchange.responded,
+            id=exchange.request_id,
         )
         scheduler = plan.served.scheduler
         try:

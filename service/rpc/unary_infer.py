@@ -1,11 +1,12 @@
 """ModelInfer: one request, one answer."""
 
-from service.errors import RequestError
+from service.errors import RequestError, Unsupported
 from service.inference.request import Outcome, Request
 from service.rpc.bundles import COMPUTE_US, QUEUE_US
 from service.rpc.infer import InferService
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
+from service.tensors import Tensors
 from service.transport.seam import Call, Code
 
 
@@ -41,14 +42,28 @@ class UnaryInfer:
 class _UnaryExchange:
     """The answer of one ModelInfer call."""
 
-    __slots__ = ("_call", "_pending", "request_id", "served")
+    __slots__ = ("_call", "_pending", "request_id", "served", "wants_empty_final")
 
     served: ServedModel
+    wants_empty_final: bool  # of no meaning here
 
     def __init__(self, pending: dict[Call, Request], call: Call) -> None:
         self._pending = pending
         self._call = call
         self.request_id = ""
+
+    def begin(self, served: ServedModel) -> None:
+        """Note which model answers. Raises Unsupported if it may give several answers, or none."""
+        if served.model.decoupled:
+            raise Unsupported(
+                "ModelInfer RPC doesn't support models with decoupled transaction policy"
+            )
+        self.served = served
+
+    def responded(self, outputs: Tensors) -> bool:
+        """Refuse: there is one answer, the outcome."""
+        del outputs
+        raise TypeError("a unary call has one answer")
 
     def ended(self, outcome: Outcome) -> None:
         """Finish the call."""
