@@ -15,8 +15,7 @@ from service.client.options import (
     compression_of,
     pairs,
 )
-from service.client.requests import Encoded, Encoder, Inputs, encode_parameters
-from service.client.responses import Decoder
+from service.client.wire import Codec, Encoded, Inputs, encode_parameters
 from service.tensors import Tensors
 
 R = TypeVar("R")
@@ -31,8 +30,7 @@ class Core:
         self.address = address
         self.settings = ClientSettings(**options)
         self.credentials = self.settings.channel_credentials()
-        self.encoder = Encoder()
-        self.decoder = Decoder()
+        self.codec = Codec()
         self._metadata = pairs(self.settings.metadata)
         self._bf16: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -66,7 +64,7 @@ class Core:
     def encode(self, model: str, inputs: Inputs, wishes: Wishes) -> Encoded:
         """Return a request but for its id and parameters. Raises TypeError, ValueError."""
         bf16 = self._bf16.get((model, wishes.version), frozenset())
-        return self.encoder.encode(model, wishes.version, inputs, wishes.outputs, bf16)
+        return self.codec.encode(model, wishes.version, inputs, wishes.outputs, bf16)
 
     def infer_call(
         self, model: str, encoded: Encoded, wishes: Wishes, **more: Parameter
@@ -91,7 +89,7 @@ class Core:
         return translated(self.address, error, model=model, request_id=request_id)
 
     def _read_outputs(self, data: bytes) -> Tensors:
-        return self.decoder.decode(data).outputs
+        return self.codec.decode(data).outputs
 
 
 def parameters_of(wishes: Wishes, **more: Parameter) -> bytes:

@@ -208,10 +208,9 @@ def parse_manifest(text: bytes) -> Manifest:
     )
 
 
-def check_files(directory: Path, manifest: Manifest, model_file: str = MODEL_FILE) -> None:
+def check_files(directory: Path, manifest: Manifest) -> None:
     """Compare every file that the manifest lists with its digest.
 
-    model_file: must be among them.
     Raises ManifestError for a name that is not a plain file name, a missing or a changed file.
     """
     for name, expected in manifest.files.items():
@@ -229,8 +228,8 @@ def check_files(directory: Path, manifest: Manifest, model_file: str = MODEL_FIL
             )
     if manifest.golden and manifest.golden not in manifest.files:
         raise ManifestError(f"{directory}: the manifest gives no digest for '{manifest.golden}'")
-    if model_file not in manifest.files:
-        raise ManifestError(f"{directory}: the manifest gives no digest for {model_file}")
+    if MODEL_FILE not in manifest.files:
+        raise ManifestError(f"{directory}: the manifest gives no digest for {MODEL_FILE}")
 
 
 def sha256_of(path: Path) -> str:

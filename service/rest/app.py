@@ -12,7 +12,7 @@ from typing import Final
 
 from service.errors import RequestError
 from service.rest.coding import chosen_coding, deflate, inflate
-from service.rest.exchange import Body, Budget, HttpRequest, Message, Receive, Send
+from service.rest.exchange import Body, Budget, HttpRequest, Message, Receive, Send, off_loop
 from service.rest.reply import Reply, error_reply
 from service.rest.routes import Page, Routes
 from service.rest.status import STATUSES, ClientGone, HttpError, RpcError
@@ -21,7 +21,6 @@ from service.rpc.status import status_of
 _STALL_S: Final = 20.0  # between two parts of a body
 _LINGER_S: Final = 1.0  # for a caller to read why its body is not taken
 _LINGER_BYTES: Final = 16 << 20
-LARGE: Final = 128 << 10  # bytes of JSON that take a millisecond or so: off the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ class RestApp:
             headers = {
                 name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
             }
+            if scope["method"] != "GET" and headers.get("sec-fetch-site") == "cross-site":
+                raise HttpError(403, "requests that a browser makes for another site are refused")
             length = headers.get("content-length", "")
             content = await body.read(int(length) if length.isdigit() else None)
             if content and (coding := headers.get("content-encoding")):
@@ -146,10 +147,3 @@ class RestApp:
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
-
-
-async def off_loop(size: int, work: Callable[..., bytes], *arguments: object) -> bytes:
-    """Do work on so many bytes, on another thread if they are many."""
-    if size < LARGE:
-        return work(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)

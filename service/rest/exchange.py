@@ -5,7 +5,8 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from service.rest.coding import too_large
 from service.rest.status import ClientGone, HttpError
@@ -15,6 +16,10 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LARGE: Final = 128 << 10  # bytes; the work on as much JSON takes a millisecond or so
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -155,3 +160,11 @@ class Body:
     def _hold(self, size: int) -> None:
         self._budget.hold(size)
         self._held += size
+
+
+async def off_loop(size: int, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """Do work on so many bytes; on another thread if they are many, so that others are served."""
+    if size < _LARGE:
+        return work(*arguments, **named)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, partial(work, *arguments, **named))

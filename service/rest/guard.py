@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 _CHUNKING: Final = 8  # bytes on the wire for a byte of a body: chunks of one byte take six
 _SLACK: Final = 4 << 10
+_LINGER_S: Final = 1.0
 _PHRASES: Final = {
     400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large",
     503: "Service Unavailable",
@@ -47,6 +48,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._refusal = (400, "malformed HTTP request")
         self._in_head = True
+        self._is_refused = False
         self._wire_bytes = self._body_bytes = self._head_bytes = 0
         self._has_certificate = False
 
@@ -60,6 +62,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._has_certificate = bool(transport.get_extra_info("peercert"))
         if len(self.connections) > self._limits.connections and not self._make_room():
             self._refuse(503, f"too many connections, at most {self._limits.connections}")
+            transport.close()
             return
         self._await_head()
 
@@ -69,7 +72,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_refused:
             return
         self._wire_bytes += len(data)
         super().data_received(data)
@@ -160,8 +163,11 @@ class GuardedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_started
 
     def _refuse(self, status: int, text: str) -> None:
-        if self.transport.is_closing():
+        """Answer with an error if there is a place for it, and end the connection."""
+        if self.transport.is_closing() or self._is_refused:
             return
+        self._is_refused = True
+        self._disarm()
         if self._may_answer():
             body = orjson.dumps({"error": text})
             head = (
@@ -169,7 +175,12 @@ class GuardedProtocol(HttpToolsProtocol):
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
-        self.transport.close()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            # To close what is still being written to would take the answer away from its reader.
+            self._head_timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
 
 
 def protocol_factory(

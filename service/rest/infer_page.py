@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.errors import InvalidRequest
-from service.rest.app import LARGE
+from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rest.call import Asker
-from service.rest.exchange import HttpRequest
+from service.rest.exchange import HttpRequest, off_loop
+from service.rest.raw_body import read_raw
 from service.rest.reply import HEADER_LENGTH, Reply, infer_reply
 from service.rest.request import Forms, read_infer
 from service.rest.status import HttpError
-from service.rpc.infer import InferService
+from service.rpc.infer import InferService, UnaryInfer
 from service.rpc.methods import INFER
-from service.rpc.unary_infer import UnaryInfer
 from service.transport.seam import Call
 
 _JSON_PER_BYTE: Final = 4  # bytes of JSON for one of raw contents, about
@@ -33,7 +33,6 @@ class InferPage:
 
     async def __call__(self, request: HttpRequest, names: Mapping[str, str]) -> Reply:
         """Answer one request."""
-        self._infer.check_caller(request)
         if self._calls >= self._most_calls:
             raise HttpError(429, f"Too many calls in progress, at most {self._most_calls}")
         self._calls += 1
@@ -42,17 +41,16 @@ class InferPage:
             reply = await self._asker.ask(INFER, message, request)
         finally:
             self._calls -= 1
-        if len(reply) * _JSON_PER_BYTE < LARGE:
-            return infer_reply(reply, forms)
-        return await asyncio.get_running_loop().run_in_executor(None, infer_reply, reply, forms)
+        return await off_loop(len(reply) * _JSON_PER_BYTE, infer_reply, reply, forms)
 
     async def _read(self, request: HttpRequest, model: str, version: str) -> tuple[bytes, Forms]:
         length = request.natural(HEADER_LENGTH)
-        arguments = (model, version, request.body, length)
         try:
-            if (len(request.body) if length is None else length) < LARGE:
-                return _message(*arguments)
-            return await asyncio.get_running_loop().run_in_executor(None, _message, *arguments)
+            if length == 0:
+                signature = self._infer.signature(model, version)
+                return _serialized(read_raw(model, version, signature, request.body))
+            size = len(request.body) if length is None else length
+            return await off_loop(size, _message, model, version, request.body, length)
         except InvalidRequest as error:
             raise self._infer.refused(model, version, error) from None
 
@@ -68,5 +66,9 @@ class InferPage:
 
 
 def _message(model: str, version: str, body: bytes, length: int | None) -> tuple[bytes, Forms]:
-    request, forms = read_infer(model, version, body, length)
-    return request.SerializeToString(), forms
+    return _serialized(read_infer(model, version, body, length))
+
+
+def _serialized(request: tuple[ModelInferRequest, Forms]) -> tuple[bytes, Forms]:
+    message, forms = request
+    return message.SerializeToString(), forms

@@ -182,14 +182,13 @@ def _encoded(name: str, values: list[str]) -> list[bytes]:
 
 
 def _decoded(name: str, array: Array) -> list[str]:
-    index = 0
+    texts: list[str] = []
     try:
-        texts = []
-        for index, element in enumerate(array.tolist()):  # noqa: B007
-            texts.append(element.decode())
+        for element in array.tolist():
+            texts.append(element.decode())  # noqa: PERF401  its length tells which one it was
     except UnicodeDecodeError:
         raise InvalidRequest(
-            f"output '{name}' has bytes that are not UTF-8 (element {index}), which JSON cannot "
-            'carry: ask for it with "parameters": {"binary_data": true}'
+            f"output '{name}' has bytes that are not UTF-8 (element {len(texts)}), which JSON "
+            'cannot carry: ask for it with "parameters": {"binary_data": true}'
         ) from None
     return texts

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -66,8 +67,8 @@ def infer(address: str, model: str, body: Any, headers: Mapping[str, str] | None
 
 def infer_as(address: str, request: ModelInferRequest, *, binary: bool) -> Answer:
     """Make the infer request that a gRPC message with raw contents is, over REST."""
-    version = f"/versions/{request.model_version}" if request.model_version else ""
-    path = f"/v2/models/{request.model_name}{version}/infer"
+    version = f"/versions/{quote(request.model_version, '')}" if request.model_version else ""
+    path = f"/v2/models/{quote(request.model_name, '')}{version}/infer"
     body, headers = binary_body(request) if binary else (json_body(request), {})
     return ask(address, "POST", path, body, headers)
 

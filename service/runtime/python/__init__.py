@@ -1,1 +1,0 @@
-"""Models written in Python: importing model.py, and running it."""
