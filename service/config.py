@@ -1,16 +1,8 @@
-"""Settings of the server: one frozen object, checked once.
+"""Settings of the server: one frozen object, checked once. settings_sources.py reads them."""
 
-A flag wins over the environment (PENSTOCK_NAME), which wins over the TOML file (--config), which
-wins over the default. The only module that reads the environment.
-"""
-
-import argparse
 import ipaddress
-import os
-import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
-from pathlib import Path
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from service.errors import SettingsError
@@ -30,6 +22,12 @@ def _setting(
 ) -> Any:
     metadata = {"help": text, "choices": choices, "group": group, "metavar": metavar}
     return field(default=default, metadata=metadata)
+
+
+def _secrets(text: str, metavar: str) -> Any:
+    """Return a setting of texts that hold commas, and are shown to nobody."""
+    metadata = {"help": text, "metavar": metavar, "is_secret": True}
+    return field(default=(), metadata=metadata, repr=False)
 
 
 def _limit(default: Any, text: str) -> Any:
@@ -124,6 +122,18 @@ class Settings:
     allow_client_shm: bool = _setting(
         False, "let clients register shared memory, for inputs and outputs"
     )
+    allow_python_backend: bool = _setting(
+        False, "run model.py of models with backend 'python': code of the repository"
+    )
+    restrict: tuple[str, ...] = _secrets(
+        "only callers that send the header triton-grpc-protocol-KEY with VALUE may call RPCs of "
+        "these categories, with commas between them; VALUE may be @FILE or $VARIABLE; may be "
+        "repeated",
+        "CATEGORIES:KEY=VALUE",
+    )
+    forward_headers: str = _setting(
+        "", "regular expression; headers with such a name become parameters of their requests"
+    )
     reflection: bool = _setting(True, "serve the schema to grpcurl and its like")
     server_name: str = _setting("penstock", "name in ServerMetadata; some examples want 'triton'")
     tls_certificate: str = _setting("", "PEM file of the server's certificate")
@@ -157,16 +167,26 @@ class Settings:
                 f"--max-received-mib is {self.max_received_mib}, less than the largest message: "
                 f"expected at least --max-message-mib, {self.max_message_mib}"
             )
-        if self.load_model and self.model_control != "explicit":
-            raise SettingsError("--load-model needs --model-control explicit")
-        if self.watch and self.model_control == "explicit":
-            raise SettingsError("--watch and --model-control explicit exclude each other")
+        self._check_control()
         self._check_addresses()
 
     @property
     def poll_interval_s(self) -> float:
         """Return how often the repository is looked at, in seconds; 0: never."""
         return self.watch or (_POLL_S if self.model_control == "poll" else 0.0)
+
+    def _check_control(self) -> None:
+        if self.load_model and self.model_control != "explicit":
+            raise SettingsError("--load-model needs --model-control explicit")
+        if self.watch and self.model_control == "explicit":
+            raise SettingsError("--watch and --model-control explicit exclude each other")
+        try:
+            re.compile(self.forward_headers)
+        except re.error as error:
+            raise SettingsError(
+                f"--forward-headers is '{self.forward_headers}', expected a regular expression: "
+                f"{error}"
+            ) from error
 
     def _check_addresses(self) -> None:
         for address in self.listen:
@@ -222,136 +242,6 @@ _RANGES: Final = (
 def flag(name: str) -> str:
     """Return the flag of a setting."""
     return "REPOSITORY" if name == "repository" else "--" + name.replace("_", "-")
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add every setting to a parser. A flag that is not given is absent from the result."""
-    groups: dict[str, Any] = {"": parser}
-    for entry in fields(Settings):
-        text, choices = entry.metadata["help"], entry.metadata.get("choices") or None
-        name = entry.metadata.get("group", "")
-        group = groups.get(name) or groups.setdefault(name, parser.add_argument_group(name))
-        if entry.name == "repository":
-            parser.add_argument("repository", nargs="?", default=argparse.SUPPRESS, help=text)
-        elif isinstance(entry.default, tuple):
-            group.add_argument(
-                flag(entry.name),
-                type=_parts,
-                action="extend",
-                default=argparse.SUPPRESS,
-                metavar=entry.metadata["metavar"],
-                help=text,
-            )
-        elif entry.type is bool or isinstance(entry.default, bool):
-            group.add_argument(
-                flag(entry.name),
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=f"{text} (default: {'yes' if entry.default else 'no'})",
-            )
-        else:
-            group.add_argument(
-                flag(entry.name),
-                type=type(entry.default),
-                choices=choices,
-                default=argparse.SUPPRESS,
-                metavar=None if choices else _METAVARS[type(entry.default)],
-                help=text if entry.default == "" else f"{text} (default: {entry.default})",
-            )
-    parser.add_argument("--config", default=None, metavar="FILE", help="TOML file with settings")
-
-
-_METAVARS: Final = {str: "TEXT", int: "N", float: "SECONDS"}
-
-
-def load_settings(
-    flags: Mapping[str, Any], environment: Mapping[str, str] | None = None
-) -> Settings:
-    """Return the settings from flags, environment and the TOML file that flags["config"] names.
-
-    Raises SettingsError for an unknown name or a value of the wrong type.
-    """
-    environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
-    path = flags.get("config") or environment.get(PREFIX + "CONFIG")
-    if path:
-        values.update(_from_file(Path(path)))
-    values.update(_from_environment(environment))
-    known = {entry.name for entry in fields(Settings)}
-    values.update({name: value for name, value in flags.items() if name in known})
-    for entry in fields(Settings):
-        if isinstance(entry.default, tuple) and entry.name in values:
-            values[entry.name] = tuple(values[entry.name])  # a list, where it came from flags
-    if not values.get("repository"):
-        raise SettingsError(
-            "REPOSITORY is missing: what is to be served? See penstock serve --help"
-        )
-    return Settings(**values)
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config {path}: not TOML: {error}") from error
-    by_name = {entry.name: entry for entry in fields(Settings)}
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        entry = by_name.get(key.replace("-", "_"))
-        if entry is None:
-            raise SettingsError(f"--config {path}: unknown setting '{key}'")
-        kind = _kind(entry)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)  # noqa: PLW2901
-        if kind is tuple and isinstance(value, list) and all(type(one) is str for one in value):
-            value = tuple(value)  # noqa: PLW2901
-        if type(value) is not kind:
-            raise SettingsError(f"--config {path}: {key} is {value!r}, expected {_EXPECTED[kind]}")
-        values[entry.name] = value
-    return values
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for entry in fields(Settings):
-        text = environment.get(PREFIX + entry.name.upper())
-        if text is not None:
-            values[entry.name] = _parse(PREFIX + entry.name.upper(), text, _kind(entry))
-    return values
-
-
-def _parse(name: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        if text.lower() in ("1", "true", "yes", "on"):
-            return True
-        if text.lower() in ("0", "false", "no", "off", ""):
-            return False
-        raise SettingsError(f"{name} is '{text}', expected {_EXPECTED[bool]}")
-    if kind is tuple:
-        return _parts(text)
-    try:
-        return kind(text)
-    except ValueError:
-        raise SettingsError(f"{name} is '{text}', expected {_EXPECTED[kind]}") from None
-
-
-_EXPECTED: Final = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number of seconds",
-    str: "a text",
-    tuple: "a list of texts",
-}
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part for part in map(str.strip, text.split(",")) if part)
-
-
-def _kind(entry: "Field[Any]") -> type:
-    return str if entry.default is MISSING else type(entry.default)
 
 
 def _check_address(address: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.app.placement import Placement
+from service.app.python_models import check_allowed, load_python, python_file
 from service.app.sequences import Sequences, find_sequences, sequence_engine
 from service.config import Settings
 from service.errors import LoadError, ManifestError
@@ -23,8 +24,8 @@ from service.inference.sequences.engine import SequenceEngine
 from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.labels import read_labels
 from service.repository.layout import ModelSource, VersionSource
-from service.repository.manifest import Manifest, check_files, read_manifest
-from service.repository.model_config import read_config
+from service.repository.manifest import MODEL_FILE, Manifest, check_files, read_manifest
+from service.repository.model_config import PYTHON, read_config
 from service.repository.signature import Graph, ModelSpec, normalised, resolve
 from service.repository.signing import PublicKey
 from service.runtime.bound import backend_of
@@ -64,7 +65,9 @@ class ModelLoader:
         readable = []
         for source in sources:
             with suppress(LoadError):  # said when the model is loaded
-                readable.append((source, self.read_config(source)))
+                config = self.read_config(source)
+                if not _is_code(config):  # its threads are its own affair
+                    readable.append((source, config))
         self._placement.plan(readable)
 
     def read_config(self, source: ModelSource) -> ModelConfig | None:
@@ -79,6 +82,8 @@ class ModelLoader:
 
         A model that cannot be captured as CUDA graphs is loaded without, and its notes say so.
         """
+        if config is not None and _is_code(config):
+            return self._load_code(source, config)
         graphs = self._placement.wants_graphs(config)
         if graphs and config is not None and config.HasField("sequence_batching"):
             graphs = False  # steps run beside each other, which captured graphs forbid
@@ -130,14 +135,24 @@ class ModelLoader:
         _log_ready(model, threads)
         return model
 
-    def _manifest(self, source: VersionSource, notes: list[str]) -> Manifest | None:
+    def _load_code(self, source: VersionSource, config: ModelConfig) -> Model:
+        """Load a version of backend python. Raises LoadError."""
+        check_allowed(source, config, self._settings)
+        notes: list[str] = []
+        manifest = self._manifest(source, notes, python_file(source, config).name)
+        listed = manifest.files if manifest is not None else None
+        return load_python(source, config, self._settings, notes, listed)
+
+    def _manifest(
+        self, source: VersionSource, notes: list[str], model_file: str = MODEL_FILE
+    ) -> Manifest | None:
         if self._key is not None:
             _check_signature(self._key, source)
         manifest = None if source.file is not None else read_manifest(source.directory)
         if manifest is None:
             notes.append("no manifest: its files are not checked against digests")
             return None
-        check_files(source.directory, manifest)
+        check_files(source.directory, manifest, model_file)
         return manifest
 
     def _sequences(
@@ -296,6 +311,10 @@ def warmup_sizes(spec: ModelSpec, manifest: Manifest | None) -> tuple[int, ...]:
         return (1,)
     wanted = () if manifest is None else (*manifest.warmup_batches, *manifest.batch_buckets)
     return tuple(sorted({1, spec.max_batch_size, *(n for n in wanted if n <= spec.max_batch_size)}))
+
+
+def _is_code(config: ModelConfig | None) -> bool:
+    return config is not None and config.backend == PYTHON
 
 
 def _check_signature(key: PublicKey, source: VersionSource) -> None:

@@ -23,10 +23,12 @@ from service.lifecycle.states import State
 from service.observability.metrics import ServerCollector, Source
 from service.repository.layout import ModelSource, Repository
 from service.rpc.dispatch import Dispatcher
+from service.rpc.forward import Forward
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
 from service.rpc.regions import Regions
 from service.rpc.repository import RepositoryService
+from service.rpc.restrict import Restrictions
 from service.rpc.server_info import ServerInfo
 from service.rpc.shared_memory import EXTENSIONS as SHARED_MEMORY
 from service.rpc.shared_memory import SharedMemoryService
@@ -48,11 +50,15 @@ class Server:
         self._regions = Regions(
             enabled=settings.allow_client_shm, max_read_bytes=settings.max_message_mib << 20
         )
+        restrictions = Restrictions(settings.restrict)
+        forward = Forward(settings.forward_headers) if settings.forward_headers else None
         self._infer = InferService(
             self.manager,
             settings.default_deadline,
             self._regions,
             stream_state=settings.stream_state,
+            forward=forward,
+            restrictions=restrictions,
         )
         self._health = HealthService(
             self.manager.is_ready,
@@ -74,7 +80,11 @@ class Server:
             SharedMemoryService(self._regions, None),
         )
         self.dispatcher = Dispatcher(
-            services, self._health, self._infer, reflection=settings.reflection
+            services,
+            self._health,
+            self._infer,
+            reflection=settings.reflection,
+            restrictions=restrictions,
         )
         self._transport = make_transport(settings, self.dispatcher.methods)
         # The engine takes requests from any thread; what reads them is for one thread alone.
@@ -83,6 +93,8 @@ class Server:
             settings.default_deadline,
             self._regions,
             unknown=self._infer.unknown,
+            forward=forward,
+            restrictions=restrictions,
         )
         self._http = make_http_port(
             settings, self.dispatcher, self._rest, self._registry(), self._is_draining

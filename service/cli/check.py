@@ -8,12 +8,13 @@ from typing import Final
 
 from service.app.loader import ModelLoader
 from service.cli.table import table
-from service.config import Settings, add_flags, load_settings
+from service.config import Settings
 from service.errors import SettingsError
 from service.inference.model import Model
 from service.lifecycle.manager import Manager
 from service.lifecycle.states import State, VersionStatus
 from service.repository.layout import Repository
+from service.settings_sources import add_flags, load_settings
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
 _CANNOT_SERVE: Final = 1

@@ -7,7 +7,8 @@ from typing import Final
 import grpc
 
 from service.cli.usage import UsageError
-from service.config import Settings, load_settings
+from service.config import Settings
+from service.settings_sources import load_settings
 
 ADDRESS_HELP: Final = "HOST:PORT or unix:/PATH (default: 127.0.0.1 and PENSTOCK_PORT or 8001)"
 _ANY_HOST: Final = ("0.0.0.0", "::", "[::]")  # noqa: S104 -- recognised, not bound

@@ -101,7 +101,7 @@ def _of_source(loader: ModelLoader, source: ModelSource) -> list[Description]:
     except ConfigError as error:
         return [Description(source.name, "", "FAILED", str(error))]
     if not source.versions:
-        reason = f"{source.directory}: no version (VERSION/model.onnx) in it"
+        reason = f"{source.directory}: no version (VERSION/model.onnx or model.py) in it"
         return [Description(source.name, "", "FAILED", reason)]
     policy = config.version_policy if config is not None else None
     wanted = served_versions(policy, [version.version for version in source.versions])

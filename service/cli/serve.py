@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Final
 
 from service.app.server import Server, serve
-from service.config import add_flags, load_settings
 from service.observability.logs import configure, forget_unwritable, say
+from service.settings_sources import add_flags, load_settings
 
 _LOG = logging.getLogger(__name__)
 _LOST: Final = 3  # exit code if accepted requests were not answered

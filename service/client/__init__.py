@@ -4,6 +4,7 @@ Needs grpcio, protobuf and numpy, and nothing of the server.
 """
 
 from service.client.aio import AsyncClient
+from service.client.aio_sequence import AsyncSequence
 from service.client.aio_stream import AsyncStream
 from service.client.errors import (
     AccessDenied,
@@ -25,6 +26,7 @@ from service.client.errors import (
 )
 from service.client.ledger import Answer
 from service.client.options import Retry, Tls
+from service.client.sequence import Sequence
 from service.client.stream import Stream
 from service.client.sync import Client
 
@@ -33,6 +35,7 @@ __all__ = [
     "AlreadyExists",
     "Answer",
     "AsyncClient",
+    "AsyncSequence",
     "AsyncStream",
     "Cancelled",
     "Client",
@@ -44,6 +47,7 @@ __all__ = [
     "Overloaded",
     "RequestRefused",
     "Retry",
+    "Sequence",
     "SequenceEnded",
     "ServerFailed",
     "ServerUnreachable",

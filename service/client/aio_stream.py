@@ -1,8 +1,7 @@
 """One stream for asyncio: requests as the window allows, answers as they come."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import NoReturn, Self, TypeAlias, Unpack
 
@@ -13,9 +12,9 @@ from service.client.aio_link import AsyncLink
 from service.client.core import parameters_of
 from service.client.errors import MalformedAnswer, WindowFull
 from service.client.ledger import Answer, Ledger
-from service.client.options import Parameter, RequestOptions, Wishes
+from service.client.options import Parameter, RequestOptions, Wishes, replaced
+from service.client.requests import Encoded, Inputs
 from service.client.stream import WINDOW, empty_final
-from service.client.wire import Inputs
 
 Source: TypeAlias = Iterable[Inputs] | AsyncIterable[Inputs]
 
@@ -114,11 +113,14 @@ class AsyncStream:
         nobody receives for the client's deadline, ClientError if the stream has broken,
         ValueError after `done_sending`.
         """
-        wishes = replace(self._wishes, **options) if options else self._wishes
-        return await self.send_with(inputs, wishes)
+        wishes = replaced(self._wishes, options)
+        encoded = await self._link.encode(self._model, inputs, wishes)
+        return await self.send_encoded(encoded, wishes, {})
 
-    async def send_with(self, inputs: Inputs, wishes: Wishes, **more: Parameter) -> int:
-        """Send one request with these wishes and more parameters, as `send` does."""
+    async def send_encoded(
+        self, encoded: Encoded, wishes: Wishes, more: Mapping[str, Parameter]
+    ) -> int:
+        """Send one request that is encoded but for its parameters, as `send` does."""
         give_up_s = self._link.core.settings.deadline
         async with self._sending:
             if self._is_done:
@@ -128,7 +130,7 @@ class AsyncStream:
                     raise WindowFull(self._window.size, give_up_s)
                 await self._raise_end()
             try:
-                return await self._write(inputs, wishes, more)
+                return await self._write(encoded, wishes, more)
             except (grpc.RpcError, asyncio.InvalidStateError):
                 await self._raise_end()
 
@@ -145,7 +147,7 @@ class AsyncStream:
                 raise EOFError("the stream has no more answers") from None
             except grpc.RpcError as error:
                 raise self._link.core.translated(error, self._model) from None
-            answer = self._ledger.match(self._link.core.codec.decode_stream(data))
+            answer = self._ledger.match(self._link.core.decoder.decode_stream(data))
         if answer.is_final:
             self._window.leave()
         return answer
@@ -170,7 +172,7 @@ class AsyncStream:
         each = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
         try:
             while await self._window.enter(None):
-                inputs = await _next_of(each)
+                inputs = await next_of(each)
                 if inputs is None or not await self._feed_one(inputs):
                     break
         except Exception as error:  # noqa: BLE001  of the caller's iterable: raised to him
@@ -179,16 +181,16 @@ class AsyncStream:
 
     async def _feed_one(self, inputs: Inputs) -> bool:
         """Send one request of the source; False: the stream is over, and whoever reads knows."""
+        encoded = await self._link.encode(self._model, inputs, self._wishes)
         try:
-            await self._write(inputs, self._wishes, {})
+            await self._write(encoded, self._wishes, {})
         except (grpc.RpcError, asyncio.InvalidStateError):
             return False
         return True
 
-    async def _write(self, inputs: Inputs, wishes: Wishes, more: dict[str, Parameter]) -> int:
+    async def _write(self, encoded: Encoded, wishes: Wishes, more: Mapping[str, Parameter]) -> int:
         """Send one request that has entered the window."""
         try:
-            encoded = await self._link.encode(self._model, inputs, wishes)
             name = self._ledger.name(wishes.request_id)
             message = encoded.message(name, parameters_of(wishes, **self._fixed, **more))
         except BaseException:
@@ -213,7 +215,8 @@ class AsyncStream:
         raise self._link.core.translated(error, self._model)
 
 
-async def _next_of(each: Iterator[Inputs] | AsyncIterator[Inputs]) -> Inputs | None:
+async def next_of(each: Iterator[Inputs] | AsyncIterator[Inputs]) -> Inputs | None:
+    """Return the next of either kind of iterator, None at its end."""
     if isinstance(each, AsyncIterator):
         return await anext(each, None)
     return next(each, None)

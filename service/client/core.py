@@ -15,7 +15,8 @@ from service.client.options import (
     compression_of,
     pairs,
 )
-from service.client.wire import Codec, Encoded, Inputs, encode_parameters
+from service.client.requests import Encoded, Encoder, Inputs, encode_parameters
+from service.client.responses import Decoder
 from service.tensors import Tensors
 
 R = TypeVar("R")
@@ -30,7 +31,8 @@ class Core:
         self.address = address
         self.settings = ClientSettings(**options)
         self.credentials = self.settings.channel_credentials()
-        self.codec = Codec()
+        self.encoder = Encoder()
+        self.decoder = Decoder()
         self._metadata = pairs(self.settings.metadata)
         self._bf16: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -64,7 +66,7 @@ class Core:
     def encode(self, model: str, inputs: Inputs, wishes: Wishes) -> Encoded:
         """Return a request but for its id and parameters. Raises TypeError, ValueError."""
         bf16 = self._bf16.get((model, wishes.version), frozenset())
-        return self.codec.encode(model, wishes.version, inputs, wishes.outputs, bf16)
+        return self.encoder.encode(model, wishes.version, inputs, wishes.outputs, bf16)
 
     def infer_call(
         self, model: str, encoded: Encoded, wishes: Wishes, **more: Parameter
@@ -89,7 +91,7 @@ class Core:
         return translated(self.address, error, model=model, request_id=request_id)
 
     def _read_outputs(self, data: bytes) -> Tensors:
-        return self.codec.decode(data).outputs
+        return self.decoder.decode(data).outputs
 
 
 def parameters_of(wishes: Wishes, **more: Parameter) -> bytes:

@@ -8,7 +8,7 @@ import grpc
 
 from service.client.errors import MalformedAnswer, RequestRefused, Unsupported, refusal_by_text
 from service.client.options import Parameter
-from service.client.wire import Response
+from service.client.responses import Response
 from service.tensors import Tensors
 
 

@@ -9,7 +9,7 @@ import grpc
 from service.client.calls import STREAM_INFER, Call, bf16_inputs, model_metadata
 from service.client.core import Core
 from service.client.options import Wishes
-from service.client.wire import Encoded, Inputs, holds_uint16
+from service.client.requests import Encoded, Inputs, holds_uint16
 
 R = TypeVar("R")
 

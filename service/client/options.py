@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
@@ -234,6 +234,11 @@ class Wishes:
     metadata: Metadata = ()
     wait_for_ready: bool | None = None
     compression: Compression | None = None
+
+
+def replaced(wishes: Wishes, options: RequestOptions) -> Wishes:
+    """Return wishes with options in place of theirs. Raises TypeError for an unknown one."""
+    return replace(wishes, **options) if options else wishes
 
 
 def pairs(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:

@@ -2,8 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Final, NoReturn, Self, Unpack
 
@@ -13,8 +12,8 @@ from service.client.core import parameters_of
 from service.client.errors import MalformedAnswer, WindowFull
 from service.client.ledger import Answer, Ledger
 from service.client.link import Link
-from service.client.options import Parameter, RequestOptions, Wishes
-from service.client.wire import Inputs
+from service.client.options import Parameter, RequestOptions, Wishes, replaced
+from service.client.requests import Encoded, Inputs
 
 WINDOW: Final = 64  # requests; `penstock serve` reads as many of a stream ahead
 
@@ -105,11 +104,11 @@ class Stream:
         Waits while the window is full. Raises WindowFull if nobody receives for the client's
         deadline, ClientError if the stream has broken, ValueError after `done_sending`.
         """
-        wishes = replace(self._wishes, **options) if options else self._wishes
-        return self.send_with(inputs, wishes)
+        wishes = replaced(self._wishes, options)
+        return self.send_encoded(self._link.encode(self._model, inputs, wishes), wishes, {})
 
-    def send_with(self, inputs: Inputs, wishes: Wishes, **more: Parameter) -> int:
-        """Send one request with these wishes and more parameters, as `send` does."""
+    def send_encoded(self, encoded: Encoded, wishes: Wishes, more: Mapping[str, Parameter]) -> int:
+        """Send one request that is encoded but for its parameters, as `send` does."""
         give_up_s = self._link.core.settings.deadline
         with self._sending:
             if self._is_done:
@@ -119,7 +118,7 @@ class Stream:
                     raise WindowFull(self._window.size, give_up_s)
                 self._raise_end()
             try:
-                index, message = self._next(inputs, wishes, more)
+                index, message = self._next(encoded, wishes, more)
             except BaseException:
                 self._window.leave()
                 raise
@@ -139,7 +138,7 @@ class Stream:
                 raise EOFError("the stream has no more answers") from None
             except grpc.RpcError as error:
                 raise self._link.core.translated(error, self._model) from None
-            answer = self._ledger.match(self._link.core.codec.decode_stream(data))
+            answer = self._ledger.match(self._link.core.decoder.decode_stream(data))
         if answer.is_final:
             self._window.leave()
         return answer
@@ -162,7 +161,8 @@ class Stream:
         inputs = iter(source)
         while self._window.enter():
             try:
-                _index, message = self._next(next(inputs), self._wishes, {})
+                encoded = self._link.encode(self._model, next(inputs), self._wishes)
+                _index, message = self._next(encoded, self._wishes, {})
             except StopIteration:
                 return
             except Exception as error:  # noqa: BLE001  of the caller's iterable: raised to him
@@ -171,9 +171,8 @@ class Stream:
             yield message
 
     def _next(
-        self, inputs: Inputs, wishes: Wishes, more: dict[str, Parameter]
+        self, encoded: Encoded, wishes: Wishes, more: Mapping[str, Parameter]
     ) -> tuple[int, bytes]:
-        encoded = self._link.encode(self._model, inputs, wishes)
         name = self._ledger.name(wishes.request_id)
         message = encoded.message(name, parameters_of(wishes, **self._fixed, **more))
         return self._ledger.issue(name), message

@@ -13,8 +13,9 @@ from service.client.core import Core
 from service.client.ledger import Answer
 from service.client.link import Link
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
+from service.client.requests import Inputs
+from service.client.sequence import Sequence
 from service.client.stream import WINDOW, Stream
-from service.client.wire import Inputs
 from service.pb import grpc_service_pb2 as pb
 from service.pb.model_config_pb2 import ModelConfig
 from service.tensors import Tensors
@@ -171,3 +172,19 @@ class Client:
         request that does not give its own.
         """
         return Stream(self._link, model, Wishes(**options), window=window, is_decoupled=decoupled)
+
+    def sequence(
+        self,
+        model: str,
+        *,
+        sequence_id: int | str | None = None,
+        stream: bool = False,
+        **options: Unpack[InferOptions],
+    ) -> Sequence:
+        """Begin a sequence of a model that keeps a state from step to step.
+
+        sequence_id: None: a random integer; 0: none, for a server that keeps states for streams.
+        stream: steps go over a stream of their own, in place of unary calls to one server; then
+        deadline is for all of them. Steps are never sent twice.
+        """
+        return Sequence(self._link, model, Wishes(**options), sequence_id, is_stream=stream)

@@ -14,7 +14,7 @@ class Model:
     """One version, loaded and warm.
 
     version: decimal, as in responses. config: normalised. provider: execution provider that
-    runs it. size_bytes: of its ONNX file. load_s: seconds from file to ready. threads: of one run.
+    runs it. size_bytes: of its model file. load_s: seconds from file to ready. threads: of one run.
     labels: names of the elements of outputs, by output and index.
     sequences: the scheduler, if it keeps states.
     """
@@ -28,6 +28,8 @@ class Model:
     size_bytes: int = 0
     load_s: float = 0.0
     threads: int = 1
+    decoupled: bool = False
+    may_bundle: bool = True
     notes: tuple[str, ...] = field(default=())
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sequences: SequenceEngine | None = None

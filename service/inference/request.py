@@ -28,7 +28,10 @@ NO_TIMINGS = Timings(0, 0)
 
 @dataclass(slots=True)
 class Outcome:
-    """How a request ended: with outputs, or with the error."""
+    """How a request ended: with outputs, or with the error.
+
+    Neither: it was answered by any number of responses before, and nothing is left to say.
+    """
 
     outputs: Tensors | None
     error: RequestError | None
@@ -36,6 +39,11 @@ class Outcome:
 
 
 OnEnd: TypeAlias = Callable[[Outcome], None]
+OnResponse: TypeAlias = Callable[[Tensors], bool]
+
+
+def _no_responses(_outputs: Tensors) -> bool:
+    raise TypeError("this request takes one answer, which ends it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +84,15 @@ class Request:
     parameters: of the request, that the model may look at.
     sequence: the step of a sequence that this is; None: it belongs to none.
     on_end: told the outcome once, on the thread that ends the request.
+    on_response: told each response before the end, for those that take several; returns False
+    when its producer is to wait until `resume`.
+    id: as the caller gave it, for models that look at it.
     """
 
     __slots__ = (
-        "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "inputs", "key",
-        "on_leave", "outputs", "parameters", "priority", "rows", "run", "sequence", "timeout_us",
-        "waiting",
+        "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "id", "inputs", "key",
+        "on_leave", "on_response", "on_room", "outputs", "parameters", "priority", "rows", "run",
+        "sequence", "timeout_us", "waiting",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  what a request is made of, by keyword
@@ -99,7 +110,11 @@ class Request:
         size: int | None = None,
         parameters: Mapping[str, Parameter] = _NO_PARAMETERS,
         sequence: SequenceStep | None = None,
+        on_response: OnResponse = _no_responses,
+        id: str = "",  # noqa: A002  the protocol's word
     ) -> None:
+        self.id = id
+        self.on_response = on_response
         self.inputs = inputs
         self.outputs = outputs
         self.rows = rows
@@ -116,6 +131,7 @@ class Request:
         self.waiting = False
         self.run: Run | None = None
         self.on_leave: Callable[[Request], None] | None = None
+        self.on_room: Callable[[], None] | None = None
         self._on_end = [on_end]
 
     @property
@@ -134,8 +150,20 @@ class Request:
         """Return what can be run for itself when a run with others has failed."""
         return (self,)
 
-    def complete(self, outputs: Tensors, timings: Timings = NO_TIMINGS) -> bool:
-        """End the request with its outputs. False if it had ended before."""
+    def respond(self, outputs: Tensors) -> bool:
+        """Give one response that is not the end. False: wait until `on_room` is called.
+
+        Called by one thread at a time. After the end it does nothing.
+        """
+        return self.ended or self.on_response(outputs)
+
+    def resume(self) -> None:
+        """Say that there is room for more responses."""
+        if (on_room := self.on_room) is not None:
+            on_room()
+
+    def complete(self, outputs: Tensors | None, timings: Timings = NO_TIMINGS) -> bool:
+        """End the request with its outputs, or None after its responses. False if it had ended."""
         return self._end(Outcome(outputs, None, timings))
 
     def fail(self, error: RequestError) -> bool:

@@ -329,7 +329,7 @@ def _wanted(source: ModelSource, config: ModelConfig | None) -> list[int]:
     policy = config.version_policy if config is not None else None
     present = [version.version for version in source.versions]
     if not present:
-        raise LoadError(f"{source.directory}: no version (VERSION/model.onnx) in it")
+        raise LoadError(f"{source.directory}: no version (VERSION/model.onnx or model.py) in it")
     wanted = served_versions(policy, present)
     if not wanted:
         raise LoadError(

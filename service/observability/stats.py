@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 # Upper bounds in nanoseconds: 50 us to 10 s, about 2.2 a step.
 DURATION_BOUNDS_NS: Final = tuple(
@@ -21,7 +21,10 @@ DURATION_BOUNDS_NS: Final = tuple(
         500e-3, 1, 2.5, 5, 10,
     )
 )  # fmt: skip
+MAX_RESPONSES: Final = 1000  # places in a request that are told apart; the last one has the rest
 BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+EndKind: TypeAlias = Literal["empty", "failed", "cancelled"]
 
 
 class Histogram:
@@ -67,6 +70,25 @@ class BatchTiming:
 
 
 @dataclass(slots=True)
+class ResponseTotals:
+    """The responses that were n-th of their requests; durations in nanoseconds.
+
+    empty: ends of requests without a response of their own. cancelled: ends because the caller had
+    left. infer_ns: until the response was there. output_ns: until it was on its way.
+    """
+
+    count: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    failed: int = 0
+    failed_ns: int = 0
+    empty: int = 0
+    empty_ns: int = 0
+    cancelled: int = 0
+    cancelled_ns: int = 0
+
+
+@dataclass(slots=True)
 class Totals:
     """Everything that is counted of one model version."""
 
@@ -83,6 +105,7 @@ class Totals:
     output_ns: int = 0
     last_inference_ms: int = 0
     batches: dict[int, BatchTotals] = field(default_factory=dict)
+    responses: dict[int, ResponseTotals] = field(default_factory=dict)  # of models with several
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +160,31 @@ class ModelStats:
         with self._lock:
             self._totals.failed += count
             self._totals.failed_ns += elapsed_ns * count
+
+    def record_response(self, index: int, infer_ns: int, output_ns: int) -> None:
+        """Record the response with this place in its request, from 0."""
+        with self._lock:
+            totals = self._response(index)
+            totals.count += 1
+            totals.infer_ns += infer_ns
+            totals.output_ns += output_ns
+
+    def record_end(self, index: int, kind: EndKind, elapsed_ns: int) -> None:
+        """Record the end of a request in the place of its next response."""
+        with self._lock:
+            totals = self._response(index)
+            if kind == "empty":
+                totals.empty += 1
+                totals.empty_ns += elapsed_ns
+            elif kind == "failed":
+                totals.failed += 1
+                totals.failed_ns += elapsed_ns
+            else:
+                totals.cancelled += 1
+                totals.cancelled_ns += elapsed_ns
+
+    def _response(self, index: int) -> ResponseTotals:
+        return self._totals.responses.setdefault(min(index, MAX_RESPONSES - 1), ResponseTotals())
 
     def record_outcome(self, outcome: str, count: int = 1) -> None:
         """Count answered requests. outcome: name of their gRPC status."""

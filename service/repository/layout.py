@@ -1,6 +1,7 @@
 """Where models lie: a repository, the directory of one model, or one .onnx file.
 
-Triton's layout: ROOT/MODEL/VERSION/model.onnx with an optional ROOT/MODEL/config.pbtxt. A
+Triton's layout: ROOT/MODEL/VERSION/model.onnx with an optional ROOT/MODEL/config.pbtxt. The
+configuration may name another file, and with backend "python" the file is model.py. A
 version directory is a decimal number without leading zeros; everything else is ignored, which
 is what makes publishing by rename atomic.
 """
@@ -14,6 +15,7 @@ from service.pb.model_config_pb2 import ModelConfig
 from service.repository.manifest import MODEL_FILE
 from service.repository.names import MODEL_NAME_RULE, is_model_name, parse_version
 
+PYTHON_FILE: Final = "model.py"
 STAGE_PREFIX: Final = ".tmp-"  # of directories that are being written and become versions
 
 
@@ -112,8 +114,8 @@ class Repository:
 
 
 _EXPECTED = (
-    "a repository (MODEL/VERSION/model.onnx), the directory of one model (VERSION/model.onnx or "
-    "model.onnx), or a file model.onnx"
+    "a repository (MODEL/VERSION/model.onnx or .../model.py), the directory of one model "
+    "(VERSION/model.onnx, VERSION/model.py or model.onnx), or a file model.onnx"
 )
 
 

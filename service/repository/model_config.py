@@ -22,6 +22,7 @@ _MAX_TIMEOUT_US: Final = 86_400_000_000  # a day
 _FROM_CALLER: Final = Path("config of the request")  # where a file stands in messages
 _PLATFORMS: Final = ("", "onnxruntime_onnx")
 _BACKENDS: Final = ("", "onnxruntime")
+PYTHON: Final = "python"  # the backend whose models are code
 
 
 def read_config(model_directory: Path) -> ModelConfig | None:
@@ -86,10 +87,18 @@ def check_config(path: Path, config: ModelConfig, directory: str) -> None:
         )
     if config.max_batch_size < 0:
         raise ConfigError(f"{path}: max_batch_size is {config.max_batch_size}, expected 0 or more")
-    if config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
+    if config.backend == PYTHON:
+        _check_python(path, config)
+    elif config.platform not in _PLATFORMS or config.backend not in _BACKENDS:
         raise ConfigError(
             f"{path}: platform '{config.platform}' and backend '{config.backend}': only "
-            "'onnxruntime_onnx' and 'onnxruntime' are served",
+            "'onnxruntime_onnx' and 'onnxruntime' are served, and backend 'python' without a "
+            "platform",
+        )
+    if config.model_transaction_policy.decoupled and config.backend != PYTHON:
+        raise ConfigError(
+            f"{path}: model_transaction_policy.decoupled is true, but a graph has one answer; only "
+            "models of backend 'python' have several",
         )
     _refuse_unserved(path, config)
     _check_tensors(path, "input", [(i.name, i.data_type, i.dims) for i in config.input])
@@ -141,10 +150,31 @@ def _check_limits(path: Path, config: ModelConfig) -> None:
         )
 
 
+def _check_python(path: Path, config: ModelConfig) -> None:
+    """Refuse what a model that is code cannot be served with."""
+    if config.platform:
+        raise ConfigError(f"{path}: platform is '{config.platform}', but backend is 'python'")
+    for kind, tensors in (("input", config.input), ("output", config.output)):
+        if not tensors:
+            raise ConfigError(
+                f"{path}: has no {kind}: with backend 'python' every input and output has to be "
+                "declared, for nothing else says what the model takes and gives"
+            )
+    for name in (entry.name for entry in config.input if entry.HasField("reshape")):
+        raise ConfigError(f"{path}: '{name}' has a reshape, which backend 'python' does itself")
+    for name in (entry.name for entry in config.output if entry.HasField("reshape")):
+        raise ConfigError(f"{path}: '{name}' has a reshape, which backend 'python' does itself")
+    for name in ("dynamic_batching", "sequence_batching", "model_warmup", "optimization"):
+        is_set = bool(config.model_warmup) if name == "model_warmup" else config.HasField(name)
+        if is_set:
+            raise ConfigError(
+                f"{path}: {name}: not for backend 'python', whose models get one request at a time"
+            )
+
+
 def _refuse_unserved(path: Path, config: ModelConfig) -> None:
     unserved = {
         "ensemble_scheduling": config.HasField("ensemble_scheduling"),
-        "model_transaction_policy.decoupled": config.model_transaction_policy.decoupled,
         "input.allow_ragged_batch": any(i.allow_ragged_batch for i in config.input),
         "batch_input": bool(config.batch_input),
         "batch_output": bool(config.batch_output),

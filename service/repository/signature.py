@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from service.errors import ConfigError, ManifestError, dims
 from service.pb.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 from service.repository.manifest import Manifest
-from service.repository.model_config import data_type_of, datatype_of
+from service.repository.model_config import PYTHON, data_type_of, datatype_of
 from service.repository.sequences import DEFAULT_CANDIDATES, DEFAULT_IDLE_US
 from service.tensors import Datatype, Shape, Signature, TensorSpec
 
@@ -93,6 +93,29 @@ def resolve(
         max_batch, is_proved = manifest.max_batch_size, True
     signature = Signature(_as_declared(graph.inputs), _as_declared(graph.outputs), is_batched)
     return ModelSpec(signature, max_batch if is_batched else 0, is_proved or not is_batched)
+
+
+def declared(config: ModelConfig) -> ModelSpec:
+    """Return how a version is served of which its configuration alone says what it takes.
+
+    Raises ConfigError for a tensor without a datatype.
+    """
+    batch = (-1,) if config.max_batch_size > 0 else ()
+
+    def spec(entry: ModelInput | ModelOutput) -> TensorSpec:
+        datatype = datatype_of(entry.data_type)
+        if datatype is None:
+            raise ConfigError(f"config.pbtxt: '{entry.name}' has no data_type")
+        optional = isinstance(entry, ModelInput) and entry.optional
+        return TensorSpec(entry.name, datatype, (*batch, *entry.dims), optional)
+
+    signature = Signature(
+        tuple(map(spec, config.input)),
+        tuple(map(spec, config.output)),
+        batched=config.max_batch_size > 0,
+        takes_bytes=True,
+    )
+    return ModelSpec(signature, config.max_batch_size, is_proved=True)
 
 
 def is_batchable(graph: Graph) -> bool:
@@ -239,15 +262,18 @@ def normalised(
     if config is not None:
         full.CopyFrom(config)
     full.name = name
-    full.platform = "onnxruntime_onnx"
-    full.backend = "onnxruntime"
-    full.default_model_filename = full.default_model_filename or "model.onnx"
+    is_code = full.backend == PYTHON
+    if not is_code:
+        full.platform = "onnxruntime_onnx"
+        full.backend = "onnxruntime"
+    usual = "model.py" if is_code else "model.onnx"
+    full.default_model_filename = full.default_model_filename or usual
     full.max_batch_size = spec.max_batch_size
     if full.version_policy.WhichOneof("policy_choice") is None:
         full.version_policy.latest.num_versions = 1
     _fill_tensors(full, spec.signature)
     _fill_instances(full, name, on_gpu=on_gpu, instances=instances)
-    if spec.signature.batched and full.WhichOneof("scheduling_choice") is None:
+    if spec.signature.batched and not is_code and full.WhichOneof("scheduling_choice") is None:
         full.dynamic_batching.SetInParent()
     if full.HasField("sequence_batching"):
         _fill_sequences(full)

@@ -12,8 +12,9 @@ from service.rest.raw_body import read_raw
 from service.rest.reply import HEADER_LENGTH, Reply, infer_reply
 from service.rest.request import Forms, read_infer
 from service.rest.status import HttpError
-from service.rpc.infer import InferService, UnaryInfer
+from service.rpc.infer import InferService
 from service.rpc.methods import INFER
+from service.rpc.unary_infer import UnaryInfer
 from service.transport.seam import Call
 
 _JSON_PER_BYTE: Final = 4  # bytes of JSON for one of raw contents, about
@@ -33,6 +34,7 @@ class InferPage:
 
     async def __call__(self, request: HttpRequest, names: Mapping[str, str]) -> Reply:
         """Answer one request."""
+        self._infer.check_caller(request)
         if self._calls >= self._most_calls:
             raise HttpError(429, f"Too many calls in progress, at most {self._most_calls}")
         self._calls += 1

@@ -46,10 +46,15 @@ from service.tensors import (
 MAX_ID_BYTES: Final = 1024
 _MAX_REPLY_BYTES: Final = (1 << 31) - 1  # a protobuf message cannot be larger
 _MAX_FIXED: Final = 512  # shapes whose fixed part is kept, per model version
-# Ends the one response that a request on a stream gets.
-STREAM_TAIL: Final = ModelInferResponse(
-    parameters={"triton_final_response": InferParameter(bool_param=True)}
-).SerializeToString()
+
+
+def _stream_tail(*, final: bool) -> bytes:
+    parameters = {"triton_final_response": InferParameter(bool_param=final)}
+    return ModelInferResponse(parameters=parameters).SerializeToString()
+
+
+STREAM_TAIL: Final = _stream_tail(final=True)  # of the last response of a request on a stream
+_MORE_TAIL: Final = _stream_tail(final=False)  # of those before it
 
 
 def parse_request(message: bytes) -> ModelInferRequest:
@@ -130,11 +135,15 @@ class ReplyEncoder:
         """Return a ModelInferResponse. outputs: in the order of the answer."""
         return b"".join(self._parts(request_id, outputs))
 
-    def stream(self, request_id: str, outputs: Tensors) -> bytes:
-        """Return a ModelStreamInferResponse, the last of its request."""
-        parts = [*self._parts(request_id, outputs), STREAM_TAIL]
+    def stream(self, request_id: str, outputs: Tensors, *, final: bool = True) -> bytes:
+        """Return a ModelStreamInferResponse. final: it is the last of its request."""
+        parts = [*self._parts(request_id, outputs), STREAM_TAIL if final else _MORE_TAIL]
         size = sum([len(part) for part in parts])
         return b"".join((b"\x12", varint(size), *parts))
+
+    def stream_end(self, request_id: str) -> bytes:
+        """Return a ModelStreamInferResponse without outputs that ends the responses before it."""
+        return length_delimited(2, b"".join((self._identity, _id_field(request_id), STREAM_TAIL)))
 
     def stream_error(self, request_id: str, message: str) -> bytes:
         """Return a ModelStreamInferResponse for a request that failed in execution."""

@@ -6,8 +6,9 @@ from typing import Final, Protocol
 
 from service.errors import RequestError, ShuttingDown
 from service.rpc.health import HealthService
-from service.rpc.infer import InferService, UnaryInfer
+from service.rpc.infer import InferService
 from service.rpc.methods import (
+    CATEGORY_OF,
     HEALTH,
     INFER,
     INFERENCE,
@@ -18,9 +19,11 @@ from service.rpc.methods import (
     inference_answers,
 )
 from service.rpc.reflection import VERSIONS, Reflection
+from service.rpc.restrict import Restrictions
 from service.rpc.slow_calls import SlowCalls
 from service.rpc.status import status_of
 from service.rpc.stream_infer import StreamCall, StreamInfer
+from service.rpc.unary_infer import UnaryInfer
 from service.transport.seam import (
     Arity,
     Bundle,
@@ -62,8 +65,10 @@ class Dispatcher:
         infer: InferService,
         *,
         reflection: bool,
+        restrictions: Restrictions | None = None,
     ) -> None:
         """services: answer the unary RPCs of GRPCInferenceService; others are UNIMPLEMENTED."""
+        self._restrictions = restrictions or None  # None also if nothing is restricted
         self._health = health
         self._infer = infer
         self._unary = UnaryInfer(infer)
@@ -99,8 +104,10 @@ class Dispatcher:
 
     def request(self, call: Call, message: bytes) -> None:
         """Have a unary call other than ModelInfer answered; its caller may be on any thread."""
-        answer = self._answers[call.method]
         try:
+            if self._restrictions is not None:
+                self._restrictions.check(CATEGORY_OF.get(call.method), call.metadata)
+            answer = self._answers[call.method]
             if isinstance(answer, Slow):
                 self._slow.submit(call, answer.key(message), answer.answer, message)
                 return
@@ -172,6 +179,8 @@ class Dispatcher:
                 stream.message(event.ticket, event.message)
             elif kind is Kind.HALF_CLOSED:
                 stream.half_closed()
+            elif isinstance(stream, StreamInfer):
+                stream.writable()
 
     def _bundle(self, kind: Kind, bundle: Bundle) -> None:
         if kind is Kind.SHRUNK:
@@ -209,6 +218,8 @@ class Dispatcher:
             )
 
     def _open(self, call: Call) -> None:
+        if self._restrictions is not None:
+            self._restrictions.check(CATEGORY_OF.get(call.method), call.metadata)
         tracked = _TrackedCall(call, self._forget)
         with self._lock:  # with `drain`: a stream is refused here, or ended there
             is_draining = self._infer.draining

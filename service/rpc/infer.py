@@ -2,19 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
-from service.errors import RequestError, ShuttingDown, shown
+from service.errors import NotPermitted, RequestError, ShuttingDown, shown
 from service.inference.engine import Engine
 from service.inference.model import Model
-from service.inference.request import OnEnd, Outcome, Request, batch_key
+from service.inference.request import OnEnd, Outcome, Parameter, Request, batch_key
 from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.rpc.bundles import COMPUTE_US, QUEUE_US, BundleAnswer, BundleRequest, FindStream
+from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream
 from service.rpc.codec import (
     MAX_ID_BYTES,
     decode_inputs,
@@ -22,16 +22,21 @@ from service.rpc.codec import (
     wanted_outputs,
 )
 from service.rpc.delivery import delivery_of
+from service.rpc.forward import Forward
+from service.rpc.methods import CATEGORY_OF, INFER
 from service.rpc.parameters import request_parameters
 from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
 from service.rpc.regions import NO_REGIONS, Lease, Regions
+from service.rpc.restrict import Restrictions
 from service.rpc.sequences import step_of
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.tensors import BYTES, Signature, Tensors
-from service.transport.seam import Arity, Bundle, Call, Code, Lane
+from service.transport.seam import Arity, Bundle, Call, Lane, Metadata
 
 _LOG = logging.getLogger(__name__)
+_CATEGORY: Final = CATEGORY_OF[INFER]
+_NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 
 
 class Exchange(Protocol):
@@ -39,9 +44,31 @@ class Exchange(Protocol):
 
     served: ServedModel
     request_id: str
+    wants_empty_final: bool
+
+    def begin(self, served: ServedModel) -> None:
+        """Note which model answers. Raises Unsupported if its answers cannot be given here."""
+
+    def responded(self, outputs: Tensors) -> bool:
+        """Give one of several responses. False: the next one is to wait for room."""
 
     def ended(self, outcome: Outcome) -> None:
         """Answer with the outcome."""
+
+
+class Identified(Protocol):
+    """A call, or what will become one."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What its caller sent; see seam.Call."""
+
+
+class _Context(NamedTuple):
+    """What matters of the call that a request came on; see InferService.submit."""
+
+    stream: object | None
+    forwarded: Mapping[str, Parameter]
 
 
 class InferService:
@@ -55,18 +82,25 @@ class InferService:
         *,
         stream_state: bool = False,
         unknown: ModelStats | None = None,
+        forward: Forward | None = None,
+        restrictions: Restrictions | None = None,
     ) -> None:
         """default_deadline_s: for callers without one; 0: they wait for ever.
 
         stream_state: a stream is a sequence, for models with states that say nothing else.
         unknown: counts requests that name no model that is served.
+        forward: picks the headers that become parameters of requests.
+        restrictions: who may infer.
         """
         self._stream_state = stream_state
+        is_restricted = restrictions is not None and restrictions.covers(_CATEGORY)
+        self._restrictions = restrictions if is_restricted else None
         self.unknown = unknown or ModelStats()
         self.draining = False
         self._manager = manager
         self._default_deadline_s = default_deadline_s
         self._regions = regions
+        self._forward = forward
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._plans = Plans()
         self._touched: dict[Engine, None] = {}
@@ -79,7 +113,8 @@ class InferService:
         self, lane: Lane | None, arity_of: Callable[[str], Arity], find_stream: FindStream
     ) -> None:
         """Teach the transport's lane what is found about requests from now on."""
-        self._lane, self._arity_of, self._find_stream = lane, arity_of, find_stream
+        self._arity_of, self._find_stream = arity_of, find_stream
+        self._lane = lane if self._forward is None else None  # it knows nothing of headers
 
     def flush(self) -> None:
         """Serve what was submitted since the last call; at the end of each burst."""
@@ -96,13 +131,16 @@ class InferService:
         deadline: float | None,
         exchange: Exchange,
         stream: object | None = None,
+        *,
+        forwarded: Mapping[str, Parameter] = _NO_PARAMETERS,
     ) -> Request:
         """Hand the request in a message to its model's scheduler, which ends the exchange.
 
-        stream: that it came on, which may be a sequence.
+        stream: that it came on, which may be a sequence. forwarded: parameters that come from
+        headers of its call, and win over its own.
         Raises RequestError if it is refused; the exchange is not ended then.
         """
-        cut = cut_message(message)
+        cut = cut_message(message) if not forwarded else None
         if cut is not None and not self.draining:
             plan = self._plans.get(cut.head, self._manager.generation)
             if plan is not None and len(cut.request_id) <= MAX_ID_BYTES:
@@ -117,7 +155,7 @@ class InferService:
                     except RequestError as error:
                         plan.served.record(status_of(error)[0])
                         raise
-        return self._judge(message, cut, deadline, exchange, stream)
+        return self._judge(message, cut, deadline, exchange, _Context(stream, forwarded))
 
     def signature(self, name: str, version: str) -> Signature:
         """Return what a model takes and gives. Raises RequestError if it is not served."""
@@ -137,6 +175,11 @@ class InferService:
         model.scheduler.stats.record_outcome(status_of(error)[0].name)
         return error
 
+    def check_caller(self, call: Identified) -> None:
+        """Raise NotPermitted for a caller who may not infer."""
+        if self._restrictions is not None:
+            self._restrictions.check(_CATEGORY, call.metadata)
+
     def submit_bundle(self, bundle: Bundle) -> bool:
         """Hand the requests of a bundle to their model's scheduler, which answers them.
 
@@ -145,6 +188,8 @@ class InferService:
         answer: BundleAnswer = bundle.plan
         plan = answer.plan
         if self.draining or plan.generation != self._manager.generation:
+            return False
+        if self._restrictions is not None and not self._admits(bundle):
             return False
         request = BundleRequest(bundle, answer, self._default_deadline_s)
         scheduler = plan.served.scheduler
@@ -156,6 +201,10 @@ class InferService:
             return False
         self._touched[scheduler] = None
         return True
+
+    def forwarded(self, call: Call) -> Mapping[str, Parameter]:
+        """Return the parameters that come from headers of a call. Raises InvalidRequest."""
+        return _NO_PARAMETERS if self._forward is None else self._forward(call.metadata)
 
     def free_shrunk(self) -> None:
         """Free the bundles that fewer wait for since calls were finished early."""
@@ -173,13 +222,21 @@ class InferService:
         else:
             request.cancel()
 
+    def _admits(self, bundle: Bundle) -> bool:
+        try:
+            for call, _, _ in bundle.members():
+                self.check_caller(call)
+        except NotPermitted:
+            return False
+        return True
+
     def _judge(
         self,
         message: bytes,
         cut: Cut | None,
         deadline: float | None,
         exchange: Exchange,
-        stream: object | None,
+        context: _Context,
     ) -> Request:
         generation = self._manager.generation
         try:
@@ -192,12 +249,13 @@ class InferService:
             self.unknown.record_outcome(status_of(error)[0].name)
             raise
         try:
-            plan, inputs = self._plan(served, request, stream)
+            exchange.begin(served)
+            plan, inputs = self._plan(served, request, context)
             try:
                 accepted = self._schedule(plan, inputs, deadline, exchange)
             except ShuttingDown:
                 # Its version was swapped out since it was found: its successor serves it.
-                plan, inputs = self._plan(self._find(request), request, stream)
+                plan, inputs = self._plan(self._find(request), request, context)
                 accepted = self._schedule(plan, inputs, deadline, exchange)
         except RequestError as error:
             served.record(status_of(error)[0])
@@ -212,7 +270,7 @@ class InferService:
         lane, model = self._lane, plan.served.model
         max_rows = model.scheduler.max_rows if plan.is_batched else 1
         has_strings = any(spec.datatype is BYTES for spec in model.signature.outputs)
-        if lane is None or has_strings or plan.rows > max_rows:
+        if lane is None or has_strings or plan.rows > max_rows or not model.may_bundle:
             return
         if not all(entry.size for entry in plan.inputs):  # the rows cannot be counted by size
             return
@@ -231,15 +289,22 @@ class InferService:
         return served
 
     def _plan(
-        self, served: ServedModel, request: ModelInferRequest, stream: object | None
+        self, served: ServedModel, request: ModelInferRequest, context: _Context
     ) -> tuple[Plan, Tensors]:
         model = served.model
         name, signature = model.name, model.signature
         try:
             parameters = request_parameters(request)
+            if context.forwarded:
+                custom = {**parameters.custom, **context.forwarded}
+                parameters = replace(parameters, custom=custom)
             if model.sequences is not None:
                 step = step_of(
-                    model, request, parameters.sequence, stream, stream_state=self._stream_state
+                    model,
+                    request,
+                    parameters.sequence,
+                    context.stream,
+                    stream_state=self._stream_state,
                 )
                 parameters = replace(parameters, sequence=step)
                 if step is not None:
@@ -268,7 +333,8 @@ class InferService:
     ) -> Request:
         if deadline is None and self._default_deadline_s:
             deadline = time.monotonic() + self._default_deadline_s
-        exchange.served = plan.served
+        exchange.begin(plan.served)
+        exchange.wants_empty_final = plan.parameters.wants_empty_final
         on_end: OnEnd = exchange.ended
         lease = None
         if plan.windows:
@@ -285,6 +351,8 @@ class InferService:
             key=plan.key,
             parameters=plan.parameters.custom,
             sequence=plan.parameters.sequence,
+            on_response=exchange.responded,
+            id=exchange.request_id,
         )
         scheduler = plan.served.scheduler
         try:
@@ -303,67 +371,3 @@ def _text(encoded: bytes) -> str | None:
         return encoded.decode()
     except UnicodeDecodeError:
         return None
-
-
-class UnaryInfer:
-    """ModelInfer: one request, one answer."""
-
-    def __init__(self, service: InferService) -> None:
-        self._service = service
-        self._pending: dict[Call, Request] = {}
-
-    def request(self, call: Call, message: bytes) -> None:
-        """Take a call; it is finished when the answer is there."""
-        exchange = _UnaryExchange(self._pending, call)
-        try:
-            request = self._service.submit(message, call.deadline, exchange)
-        except RequestError as error:
-            code, text = status_of(error)
-            call.finish(code, text)
-            return
-        self._pending[call] = request
-        if request.ended:  # before it was noted
-            self._pending.pop(call, None)
-
-    def cancelled(self, call: Call) -> None:
-        """Free what a caller who has left was waiting for."""
-        request = self._pending.pop(call, None)
-        if request is not None:
-            request.cancel()
-
-
-class _UnaryExchange:
-    """The answer of one ModelInfer call."""
-
-    __slots__ = ("_call", "_pending", "request_id", "served")
-
-    served: ServedModel
-
-    def __init__(self, pending: dict[Call, Request], call: Call) -> None:
-        self._pending = pending
-        self._call = call
-        self.request_id = ""
-
-    def ended(self, outcome: Outcome) -> None:
-        """Finish the call."""
-        call, served = self._call, self.served
-        self._pending.pop(call, None)
-        try:
-            if outcome.error is not None:
-                raise outcome.error
-            reply = served.encoder.unary(self.request_id, outcome.outputs or {})
-        except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
-            code, text = status_of(error)
-            served.record(code)
-            call.finish(code, text)
-            return
-        served.record(Code.OK)
-        timings = outcome.timings
-        call.finish(
-            Code.OK,
-            reply=reply,
-            trailers=(
-                (QUEUE_US, str(timings.queue_ns // 1000)),
-                (COMPUTE_US, str(timings.compute_ns // 1000)),
-            ),
-        )

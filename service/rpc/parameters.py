@@ -41,6 +41,11 @@ class RequestParameters:
 _PLAIN: Final = RequestParameters()
 
 
+def is_reserved(key: str) -> bool:
+    """Tell whether a parameter has a meaning to the server, and is none of a model's own."""
+    return key in _KNOWN or key.startswith(_RESERVED)
+
+
 def request_parameters(request: ModelInferRequest) -> RequestParameters:
     """Return the parameters of a request.
 

@@ -8,9 +8,10 @@ from service.errors import InvalidRequest, ModelNotReady, UnknownModel, shown
 from service.inference.model import Model
 from service.lifecycle.manager import Manager
 from service.lifecycle.states import parse_version_text
-from service.observability.stats import Totals
+from service.observability.stats import ResponseTotals, Totals
 from service.pb.grpc_service_pb2 import (
     InferBatchStatistics,
+    InferResponseStatistics,
     InferStatistics,
     ModelConfigRequest,
     ModelConfigResponse,
@@ -169,6 +170,22 @@ def _statistics(model: Model) -> ModelStatistics:
             for rows, batch in sorted(totals.batches.items())
         ],
         scheduling=_scheduling(model),
+        response_stats={
+            str(index): _response_statistics(responses)
+            for index, responses in totals.responses.items()
+        },
+    )
+
+
+def _response_statistics(totals: ResponseTotals) -> InferResponseStatistics:
+    count = totals.count
+    return InferResponseStatistics(
+        compute_infer=StatisticDuration(count=count, ns=totals.infer_ns),
+        compute_output=StatisticDuration(count=count, ns=totals.output_ns),
+        success=StatisticDuration(count=count, ns=totals.infer_ns + totals.output_ns),
+        fail=StatisticDuration(count=totals.failed, ns=totals.failed_ns),
+        empty_response=StatisticDuration(count=totals.empty, ns=totals.empty_ns),
+        cancel=StatisticDuration(count=totals.cancelled, ns=totals.cancelled_ns),
     )
 
 

@@ -1,4 +1,8 @@
-"""ModelStreamInfer: many requests at once on one call, answers in the order of the requests."""
+"""ModelStreamInfer: many requests at once on one call.
+
+Answers leave in the order of the requests, except those of decoupled models: a request to one has
+any number of responses, which leave when they are there.
+"""
 
 import threading
 from typing import Protocol
@@ -9,8 +13,10 @@ from service.inference.sequences.engine import SequenceEngine
 from service.rpc.bundles import ENDS_ON_ERROR
 from service.rpc.codec import stream_refusal
 from service.rpc.infer import InferService
+from service.rpc.responses import Responses
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
+from service.tensors import Tensors
 from service.transport.seam import Call, Code
 
 
@@ -22,7 +28,7 @@ class StreamCall(Call, Protocol):
 
 
 class StreamInfer:
-    """ModelStreamInfer: many requests at once, answers in the order of the requests.
+    """One stream of requests.
 
     The call keeps the order, also with answers that the lane gives. Here are the requests that
     came as messages, to be cancelled if the caller leaves.
@@ -42,9 +48,12 @@ class StreamInfer:
         """Take one request of the stream."""
         exchange = _StreamExchange(self, ticket)
         try:
-            request = self._service.submit(message, self._call.deadline, exchange, self)
+            forwarded = self._service.forwarded(self._call)
+            request = self._service.submit(
+                message, self._call.deadline, exchange, self, forwarded=forwarded
+            )
         except RequestError as error:
-            self.answer(ticket, stream_refusal(exchange.request_id, str(error)))
+            exchange.refuse(stream_refusal(exchange.request_id, str(error)))
             return
         engine = exchange.served.model.sequences
         with self._lock:
@@ -78,6 +87,13 @@ class StreamInfer:
             request.cancel()
         self._release()
 
+    def writable(self) -> None:
+        """Let the models go on that wait because the caller has not read their responses."""
+        with self._lock:
+            pending = list(self._pending.values())
+        for request in pending:
+            request.resume()
+
     def drain(self) -> None:
         """End the stream as soon as what was accepted is answered."""
         self._call.finish_answered(*status_of(ShuttingDown()))
@@ -91,12 +107,32 @@ class StreamInfer:
         self, ticket: int, request_id: str, code: Code, text: str, served: ServedModel
     ) -> None:
         """Answer a request that failed in execution."""
+        if not self.ends_on(code, text):
+            self.answer(ticket, served.encoder.stream_error(request_id, text))
+
+    def respond(self, reply: bytes) -> bool:
+        """Send one of several responses. False: the next one is to wait for `writable`."""
+        return self._call.send(reply)
+
+    def end_responses(self, ticket: int, reply: bytes | None) -> None:
+        """Send the last response of a request, or none, and settle it."""
+        if reply is None:
+            self._call.settle(1)
+        else:
+            self._call.send(reply, settles=1)
+        self._settled(ticket)
+
+    def ends_on(self, code: Code, text: str) -> bool:
+        """End the stream because a request failed in execution, if its caller wants that."""
         if self._ends_on_error:
             self._call.finish(code, text)
             self.cancelled()
             self._service.free_shrunk()
-        else:
-            self.answer(ticket, served.encoder.stream_error(request_id, text))
+        return self._ends_on_error
+
+    def detach(self, ticket: int) -> None:
+        """Let the responses to a request leave when they are there."""
+        self._call.detach(ticket)
 
     def _settled(self, ticket: int) -> None:
         with self._lock:
@@ -118,20 +154,49 @@ class StreamInfer:
 
 
 class _StreamExchange:
-    """The answer of one request of a stream."""
+    """The answer of one request of a stream, or its responses."""
 
-    __slots__ = ("_stream", "_ticket", "request_id", "served")
+    __slots__ = (
+        "_responses", "_stream", "_ticket", "request_id", "served", "wants_empty_final",
+    )  # fmt: skip
 
     served: ServedModel
 
     def __init__(self, stream: StreamInfer, ticket: int) -> None:
         self._stream = stream
         self._ticket = ticket
+        self._responses: Responses | None = None
         self.request_id = ""
+        self.wants_empty_final = False
+
+    def begin(self, served: ServedModel) -> None:
+        """Note which model answers: a decoupled one does so out of the order of requests."""
+        self.served = served
+        if served.model.decoupled and self._responses is None:
+            self._stream.detach(self._ticket)
+            self._responses = Responses(self._stream, self._ticket)
+
+    def refuse(self, reply: bytes) -> None:
+        """Answer with an error that was found before the request was scheduled."""
+        if self._responses is None:
+            self._stream.answer(self._ticket, reply)
+        else:
+            self._stream.end_responses(self._ticket, reply)
+
+    def responded(self, outputs: Tensors) -> bool:
+        """Give one of several responses. False: the next one is to wait for room."""
+        if self._responses is None:
+            raise TypeError("this model gives one answer")
+        return self._responses.give(self.served, self.request_id, outputs)
 
     def ended(self, outcome: Outcome) -> None:
         """Put the answer into its place."""
         served = self.served
+        if self._responses is not None:
+            self._responses.end(
+                served, self.request_id, outcome, empty_final=self.wants_empty_final
+            )
+            return
         try:
             if outcome.error is not None:
                 raise outcome.error

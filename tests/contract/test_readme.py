@@ -12,7 +12,8 @@ from typing import NoReturn
 import pytest
 
 from service.client import Client
-from service.config import Settings, load_settings
+from service.config import Settings
+from service.settings_sources import load_settings
 from tests.support.models import mlp, publish
 from tests.support.servers import ROOT, RunningServer, serve
 

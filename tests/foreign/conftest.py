@@ -24,7 +24,7 @@ ROOT = servers.ROOT
 EXAMPLES = [
     name
     for name in triton_models.MODELS
-    if "sequence" not in name and "optional" not in name and name != "densenet_onnx"
+    if not name.startswith("input_") and name != "densenet_onnx"
 ]
 _TAPS: list[Tap] = []
 _PASSED = pytest.StashKey[bool]()
@@ -60,11 +60,20 @@ def address(repository: Path, transport: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def examples(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
-    """Serve the models of Triton's examples at this HOST:PORT."""
+def examples_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the models of Triton's examples into a repository, and one that is never loaded."""
     root = tmp_path_factory.mktemp("examples")
     triton_models.write(root, EXAMPLES)
-    with servers.serve(root, "--transport", transport) as server, tapped(server) as at:
+    triton_models.MODELS["dummy"]("unloaded").write(root / "unloaded")
+    return root
+
+
+@pytest.fixture(scope="session")
+def examples(examples_root: Path, transport: str) -> Iterator[str]:
+    """Serve Triton's examples at this HOST:PORT, as a server that is to pass for Triton."""
+    flags = ["--transport", transport, "--server-name", "triton", "--allow-client-shm"]
+    flags += ["--model-control", "explicit", *(f"--load-model={name}" for name in EXAMPLES)]
+    with servers.serve(examples_root, *flags) as server, tapped(server) as at:
         yield at
 
 

@@ -4,21 +4,21 @@ Each does the same seven steps and prints the same eight lines; `make clients` b
 """
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from onnx import helper
 
-from service.tensors import INT32
 from service.transport.native import is_installed
+from tests import models as triton_models
 from tests.foreign.conftest import installed, missing
-from tests.support import models, servers
+from tests.support import servers
 from tests.support.certificates import Authority
 
 LANGUAGES = ("python", "go", "java", "javascript", "rust", "cpp")
+README = (servers.ROOT / "clients" / "README.md").read_text()
+_SWAPPED = "onnx_int32_int32_int32"  # its newest version
 _RUN_S = 60.0
 _SHAPE = r"INT32\[-1,16\]"
 _REFUSAL = "Request for unknown model: 'no_such_model' is not found"
@@ -38,11 +38,9 @@ pytestmark = pytest.mark.foreign
 
 @pytest.fixture(scope="module")
 def simple_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a repository of two models with one signature: simple, and one that adds wrongly."""
+    """Write a repository of two models with one signature: simple, and one with outputs swapped."""
     root = tmp_path_factory.mktemp("simple")
-    models.publish(root, "simple", models.simple(), config=models.SIMPLE_CONFIG)
-    wrong = models.SIMPLE_CONFIG.replace('"simple"', '"swapped"')
-    models.publish(root, "swapped", _swapped(), config=wrong)
+    triton_models.write(root, ["simple", _SWAPPED])
     return root
 
 
@@ -75,10 +73,7 @@ def tls_server(
 @pytest.fixture(scope="module", params=LANGUAGES)
 def client(request: pytest.FixtureRequest) -> Path:
     """Find the program of a language."""
-    path: Path = servers.ROOT / ".tools" / "clients" / request.param
-    if not path.exists():
-        missing(f"the client in {request.param} is not built", "run `make clients`")
-    return path
+    return installed(servers.ROOT / ".tools" / "clients" / request.param)
 
 
 def run(client: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -107,7 +102,7 @@ def test_unix_socket(client: Path, server: servers.RunningServer) -> None:
 
 def test_a_wrong_value_is_noticed(client: Path, server: servers.RunningServer) -> None:
     """A client that gets differences for sums says which output is wrong, and exits with 1."""
-    ended = run(client, server.address, "swapped")
+    ended = run(client, server.address, _SWAPPED)
     assert ended.returncode == 1
     assert re.fullmatch(
         r"error: single: OUTPUT0 is .*, expected .*", ended.stderr.strip(), re.DOTALL
@@ -134,30 +129,7 @@ def test_a_missing_argument_is_shown(client: Path) -> None:
     assert re.search(r"usage: .*ADDRESS \[MODEL\]", ended.stderr)
 
 
-def test_the_options_give_every_language_its_package() -> None:
-    """The proto files of a package agree in the options of every language."""
-    if shutil.which("node") is None:
-        missing("node, which buf is run by, is not on PATH")
-    buf = installed(servers.ROOT / ".tools" / "node" / "node_modules" / ".bin" / "buf")
-    rules = (
-        "GO_PACKAGE JAVA_PACKAGE JAVA_MULTIPLE_FILES CSHARP_NAMESPACE PHP_NAMESPACE RUBY_PACKAGE "
-        "SWIFT_PREFIX"
-    )
-    names = ",".join(f'"PACKAGE_SAME_{rule}"' for rule in rules.split())
-    config = f'{{"version": "v2", "lint": {{"use": [{names}, "IMPORT_USED"]}}}}'
-    ended = subprocess.run(
-        [buf, "lint", "--config", config, servers.ROOT / "protos"],
-        capture_output=True, text=True, timeout=_RUN_S, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
-def _swapped() -> bytes:
-    nodes = [
-        helper.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
-        helper.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT1"]),
-    ]
-    inputs, outputs = (
-        [(f"{side}{i}", INT32, ("batch", 16)) for i in range(2)] for side in ("INPUT", "OUTPUT")
-    )
-    return models.onnx_model(nodes, inputs, outputs)
+def test_the_answer_in_the_readme_is_a_real_one() -> None:
+    """What clients/README.md shows as the output of a client is what every client prints."""
+    (sample,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    expect_every_step(subprocess.CompletedProcess([], 0, sample, ""))

@@ -13,6 +13,8 @@ import pytest
 from tests.support.stub import Stub
 
 _REQUESTS = 200
+_SHARED = ["--shared-memory", "system", "--output-shared-memory-size", "1024"]
+_UNARY_SEQUENCES = ["-m", "simple_sequence", "--sequence-length", "4"]
 _RUN_S = 60.0
 
 
@@ -22,31 +24,46 @@ _RUN_S = 60.0
     ("rows", "options"),
     [
         pytest.param(1, ["-m", "simple"], id="blocking"),
+        pytest.param(4, ["-m", "simple", "-b", "4"], id="batches"),
         pytest.param(4, ["-m", "simple", "-b", "4", "--async"], id="async-batches"),
+        pytest.param(1, ["-m", "simple", "-x", "1"], id="version"),
+        pytest.param(1, ["-m", "simple", *_SHARED], id="shared-memory"),
+        pytest.param(1, ["-m", "simple", *_SHARED, "--async", "--streaming"], id="shared-stream"),
+        pytest.param(1, _UNARY_SEQUENCES, id="sequences"),
+        pytest.param(
+            1,
+            [*_UNARY_SEQUENCES, "--async", "--streaming"],
+            id="sequences-stream",
+        ),
         pytest.param(1, ["-m", "simple", "--async", "--streaming"], id="stream"),
         pytest.param(1, ["-m", "simple", "--grpc-compression-algorithm", "gzip"], id="gzip"),
         pytest.param(
             1,
-            ["-m", "identity_bytes", "--shape", "X:4", "--string-length", "16"],
+            ["-m", "identity_bytes", "--shape", "INPUT0:4", "--string-length", "16"],
             id="bytes",
         ),
-        pytest.param(1, ["-m", "identity_fp16", "--shape", "X:64"], id="fp16"),
+        pytest.param(1, ["-m", "identity_fp16", "--shape", "INPUT0:64"], id="fp16"),
     ],
 )
 def test_perf_analyzer(
-    rows: int, options: list[str], perf_analyzer: list[str], address: str
+    rows: int, options: list[str], perf_analyzer: list[str], examples: str, transport: str
 ) -> None:
     """Every request is answered, and the server's statistics count what the client has sent."""
+    if options == _UNARY_SEQUENCES and transport == "threaded":
+        # When it stops, it sends the END of a sequence without waiting for the request before, and
+        # grpcio gives calls of their own to its threads in any order.
+        pytest.skip("calls of their own have no order on the threaded transport")
     model = options[1]
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(examples) as channel:
         before = Stub(channel).stats_of(model)
-        report = measure([*perf_analyzer, "-u", address, *options])
+        report = measure([*perf_analyzer, "-u", examples, *options])
         after = Stub(channel).stats_of(model)
-    assert number("Request count", report) == _REQUESTS
-    assert after.inference_stats.success.count - before.inference_stats.success.count == _REQUESTS
-    assert after.inference_count - before.inference_count == _REQUESTS * rows
+    sent = number("Request count", report)
+    assert sent >= _REQUESTS  # more where it finishes its sequences
+    assert after.inference_stats.success.count - before.inference_stats.success.count == sent
+    assert after.inference_count - before.inference_count == sent * rows
     # Its own look at the statistics begins when the first requests may have been answered.
-    assert 0 < number("Successful request count", report) <= _REQUESTS
+    assert 0 < number("Successful request count", report) <= sent
 
 
 def measure(command: list[str]) -> str:

@@ -104,7 +104,7 @@ CASES: Final = {
     "truncated": (_truncated, "model.onnx: ONNX Runtime cannot load it"),
     "corrupt": (_corrupt, "model.onnx: ONNX Runtime cannot load it"),
     "missing file": (_missing, "model.onnx: no such file"),
-    "no version": (_no_version, "no version (VERSION/model.onnx) in it"),
+    "no version": (_no_version, "no version (VERSION/model.onnx or model.py) in it"),
     "no external data": (_external_data_missing, "model.onnx: ONNX Runtime cannot load it"),
     "no tensor": (_sequence, "which no tensor protocol can carry"),
     "changed": (_changed_after_publishing, "model.onnx: checksum mismatch"),

@@ -17,7 +17,7 @@ from service.pb.model_config_pb2 import ModelConfig
 from service.rpc.infer import InferService
 from service.rpc.methods import INFER, STREAM_INFER
 from service.rpc.served import ServedModel
-from service.tensors import FP32
+from service.tensors import FP32, Tensors
 from service.transport.seam import Arity, Code
 from tests.support.bench import Bench, bench
 from tests.support.bundles import FakeBundle, FakeCall, FakeLane, Member
@@ -49,10 +49,19 @@ class Exchange:
 
     served: ServedModel
     request_id = ""
+    wants_empty_final = False
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.done = threading.Event()
+
+    def begin(self, served: ServedModel) -> None:
+        """Note the model."""
+        self.served = served
+
+    def responded(self, outputs: Tensors) -> bool:
+        """Refuse: the fake model gives one answer."""
+        raise AssertionError(outputs)
 
     def ended(self, outcome: Outcome) -> None:
         """Note the outcome."""

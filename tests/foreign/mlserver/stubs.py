@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc
 import numpy as np
 from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc import model_repository_pb2 as mr
 from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceRequest, RequestInput
@@ -27,7 +28,7 @@ def test_server(stub: GRPCInferenceServiceStub) -> None:
     assert stub.ServerLive(pb.ServerLiveRequest()).live
     assert stub.ServerReady(pb.ServerReadyRequest()).ready
     metadata = stub.ServerMetadata(pb.ServerMetadataRequest())
-    assert metadata.name == "penstock"
+    assert metadata.name == "triton"
     assert "statistics" in metadata.extensions
 
 
@@ -89,7 +90,15 @@ def test_errors(stub: GRPCInferenceServiceStub) -> None:
         raise AssertionError("the server accepted what it should refuse")
 
 
+def test_load(stub: GRPCInferenceServiceStub) -> None:
+    """A model is unloaded and loaded again."""
+    stub.RepositoryModelUnload(mr.RepositoryModelUnloadRequest(model_name="dummy"))
+    assert not stub.ModelReady(pb.ModelReadyRequest(name="dummy")).ready
+    stub.RepositoryModelLoad(mr.RepositoryModelLoadRequest(model_name="dummy"))
+    assert stub.ModelReady(pb.ModelReadyRequest(name="dummy")).ready
+
+
 def test_index(stub: GRPCInferenceServiceStub) -> None:
     """The index names every model with its state."""
-    index = stub.RepositoryIndex(pb.RepositoryIndexRequest())
+    index = stub.RepositoryIndex(mr.RepositoryIndexRequest())
     assert ("simple", "1", "READY") in {(m.name, m.version, m.state) for m in index.models}

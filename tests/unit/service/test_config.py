@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.config import Settings, add_flags, load_settings
+from service.config import Settings
 from service.errors import SettingsError
+from service.settings_sources import add_flags, load_settings
 
 
 def parsed(*arguments: str) -> dict[str, Any]:
@@ -149,3 +150,34 @@ def test_something_must_be_served() -> None:
     """Without a repository there is nothing to do, and the error says where to read on."""
     with pytest.raises(SettingsError, match=r"REPOSITORY is missing.*penstock serve --help"):
         load_settings({}, {})
+
+
+def test_secrets_come_from_files_and_variables(tmp_path: Path) -> None:
+    """A value may be named by its file or variable; no form of the settings shows it."""
+    file = tmp_path / "token"
+    file.write_text("one,two\n")
+    flags = parsed("x", "--restrict", f"trace,logging:a=@{file}", "--restrict", "health:b=$TOKEN")
+    settings = load_settings(flags, {"TOKEN": "three"})
+    assert settings.restrict == ("trace,logging:a=one,two", "health:b=three")
+    assert "one,two" not in repr(settings)
+    environment = {"PENSTOCK_REPOSITORY": "x", "PENSTOCK_RESTRICT": "trace:a=1 health:b=2"}
+    assert load_settings({}, environment).restrict == ("trace:a=1", "health:b=2")
+
+
+def test_model_control() -> None:
+    """--watch alone is poll; what excludes each other is refused."""
+    assert load_settings(parsed("x"), {}).poll_interval_s == 0.0
+    assert load_settings(parsed("x", "--watch", "3"), {}).poll_interval_s == 3.0
+    assert load_settings(parsed("x", "--model-control", "poll"), {}).poll_interval_s == 15.0
+    explicit = parsed("x", "--model-control", "explicit", "--load-model", "a", "--load-model", "b")
+    assert load_settings(explicit, {}).load_model == ("a", "b")
+    with pytest.raises(SettingsError, match="--load-model needs --model-control explicit"):
+        load_settings(parsed("x", "--load-model", "a"), {})
+    with pytest.raises(SettingsError, match="--watch and --model-control explicit exclude"):
+        load_settings(parsed("x", "--watch", "1", "--model-control", "explicit"), {})
+
+
+def test_forward_headers_is_a_regular_expression() -> None:
+    """One that is none is refused with its fault."""
+    with pytest.raises(SettingsError, match=r"--forward-headers is '\(', expected a regular"):
+        load_settings(parsed("x", "--forward-headers", "("), {})

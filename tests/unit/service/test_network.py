@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from service.app.network import addresses_of, limits_of, make_transport
-from service.config import NETWORK_LIMITS, Settings, load_settings
+from service.config import NETWORK_LIMITS, Settings
 from service.errors import SettingsError
+from service.settings_sources import load_settings
 from service.transport.grpcio_options import UNLIMITED
 from service.transport.seam import Limits
 

@@ -9,6 +9,12 @@ from service.repository.model_config import data_type_of, datatype_of, read_conf
 from service.tensors import BYTES, DATATYPES, Datatype
 from tests.support.models import SIMPLE_CONFIG
 
+_PYTHON = """
+backend: "python"
+input { name: "X" data_type: TYPE_FP32 dims: 1 }
+output { name: "Y" data_type: TYPE_FP32 dims: 1 }
+"""
+
 
 def reading(directory: Path, text: str | bytes) -> str:
     """Return the error that reading text as config.pbtxt ends with."""
@@ -70,10 +76,13 @@ def test_wrong_text_names_line_and_column(simple: Path, text: str, place: str, r
         ('name: "other"', "name is 'other', but the directory is 'simple'"),
         ("max_batch_size: -1", "max_batch_size is -1, expected 0 or more"),
         ('platform: "tensorflow_graphdef"', "only 'onnxruntime_onnx' and 'onnxruntime'"),
-        ('backend: "python"', "only 'onnxruntime_onnx' and 'onnxruntime'"),
+        ('backend: "python"', "has no input: with backend 'python' every input and output"),
+        ('backend: "python" platform: "x"', "platform is 'x', but backend is 'python'"),
+        (_PYTHON + "dynamic_batching { }", "dynamic_batching: not for backend 'python'"),
+        (_PYTHON + "model_warmup { }", "model_warmup: not for backend 'python'"),
         ("sequence_batching { iterative_sequence: true }", "iterative_sequence: not served"),
         ("ensemble_scheduling { }", "ensemble_scheduling: not served"),
-        ("model_transaction_policy { decoupled: true }", "decoupled: not served"),
+        ("model_transaction_policy { decoupled: true }", "a graph has one answer"),
         (
             "input { name: 'X' data_type: TYPE_FP32 dims: 2 reshape { } }",
             "'X' has dims [2] and reshape [], which do not have the same elements",

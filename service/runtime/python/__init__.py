@@ -1,0 +1,1 @@
+"""Models written in Python: importing model.py, and running it."""
