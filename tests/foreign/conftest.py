@@ -21,11 +21,7 @@ from tests.support import models, servers
 from tests.support.tap import Tap
 
 ROOT = servers.ROOT
-EXAMPLES = [
-    name
-    for name in triton_models.MODELS
-    if not name.startswith("input_") and name != "densenet_onnx"
-]
+EXAMPLES = list(triton_models.MODELS)
 _TAPS: list[Tap] = []
 _PASSED = pytest.StashKey[bool]()
 _SLOW_SIZE = 512  # a matrix product of this size takes 1 ms or so on one CPU
