@@ -15,12 +15,14 @@ from service.rest.port import HttpPort
 from service.rest.routes import Routes
 from service.rpc.dispatch import Dispatcher
 from service.rpc.infer import InferService
+from service.rpc.restrict import Restrictions
 
 
 def make_http_port(
     settings: Settings,
     dispatcher: Dispatcher,
     infer: InferService,
+    restrictions: Restrictions,
     registry: CollectorRegistry,
     is_draining: Callable[[], bool],
 ) -> HttpPort:
@@ -29,11 +31,11 @@ def make_http_port(
     dispatcher: answers all but ModelInfer. infer: for this port alone.
     Raises SettingsError if the address cannot be bound.
     """
-    ask = Asker(dispatcher.request, dispatcher.left).ask
+    ask = Asker(dispatcher.request, dispatcher.left, restrictions).ask
     routes = Routes()
     add_probes(routes, ask, registry)
     if settings.rest:
-        add_protocol(routes, ask, InferPage(infer, settings.max_concurrent_calls))
+        add_protocol(routes, ask, InferPage(infer, restrictions, settings.max_concurrent_calls))
     # Without REST nothing is served that needs TLS: probes and scrapes, as ever.
     tls = tls_of(settings) if settings.rest else None
     limits = AppLimits(

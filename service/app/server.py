@@ -97,7 +97,12 @@ class Server:
             restrictions=restrictions,
         )
         self._http = make_http_port(
-            settings, self.dispatcher, self._rest, self._registry(), self._is_draining
+            settings,
+            self.dispatcher,
+            self._rest,
+            restrictions,
+            self._registry(),
+            self._is_draining,
         )
         self._watcher: Watcher | None = None
         self.addresses: list[str] = []

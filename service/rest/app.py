@@ -76,9 +76,11 @@ class RestApp:
             path = scope["raw_path"].decode("latin-1")
             page, names = self._routes.find(scope["method"], path)
             self._admit(page, scope)
-            headers = {
-                name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-            }
+            metadata = tuple(
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in scope["headers"]
+            )
+            headers = dict(metadata)
             if scope["method"] != "GET" and headers.get("sec-fetch-site") == "cross-site":
                 raise HttpError(403, "requests that a browser makes for another site are refused")
             length = headers.get("content-length", "")
@@ -86,9 +88,8 @@ class RestApp:
             if content and (coding := headers.get("content-encoding")):
                 content = await self._inflated(content, coding, body)
             client = scope.get("client") or ("", 0)
-            request = HttpRequest(
-                scope["method"], path, headers, content, f"{client[0]}:{client[1]}", receive
-            )
+            peer = f"{client[0]}:{client[1]}"
+            request = HttpRequest(scope["method"], path, headers, metadata, content, peer, receive)
             reply = await page.handler(request, names)
             return await self._coded(reply, headers)
         except ClientGone:

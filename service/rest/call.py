@@ -8,8 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from service.errors import NotPermitted
 from service.rest.exchange import HttpRequest
-from service.rest.status import ClientGone, RpcError
+from service.rest.status import ClientGone, HttpError, RpcError
+from service.rpc.methods import CATEGORY_OF
+from service.rpc.restrict import Restrictions
 from service.transport.seam import Call, Code, Metadata
 
 
@@ -86,17 +89,31 @@ Cancelled: TypeAlias = Callable[[Call], None]
 class Asker:
     """Makes calls for HTTP requests."""
 
-    def __init__(self, start: Start, cancelled: Cancelled) -> None:
+    def __init__(self, start: Start, cancelled: Cancelled, restrictions: Restrictions) -> None:
         """start: takes a call and its message. cancelled: is told when its caller has left."""
         self._start = start
         self._cancelled = cancelled
+        self._restrictions = restrictions
+
+    def call(self, method: str, request: HttpRequest) -> RestCall:
+        """Return a new call. Raises HttpError if its caller may not make it."""
+        call = RestCall(method, request)
+        try:
+            self._restrictions.check(CATEGORY_OF.get(method), call.metadata)
+        except NotPermitted as error:
+            # Over gRPC it is UNAVAILABLE, as in Triton; 503 would have proxies try again.
+            raise HttpError(403, str(error)) from None
+        return call
 
     async def ask(self, method: str, message: bytes, request: HttpRequest) -> bytes:
+        """Return the reply to a new call. Raises as `call` and `run` do."""
+        return await self.run(self.call(method, request), message, request)
+
+    async def run(self, call: RestCall, message: bytes, request: HttpRequest) -> bytes:
         """Return the reply to a call.
 
         Raises RpcError for any other end, its deadline included, and ClientGone.
         """
-        call = RestCall(method, request)
         try:
             self._start(call, message)
             await asyncio.sleep(0)  # cheap models answer at the end of the burst that it is in

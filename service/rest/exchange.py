@@ -28,20 +28,17 @@ _UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1
 class HttpRequest:
     """A request whose body has been read, without its content coding.
 
-    headers: lower-case names; of several with one name the last. receive: of ASGI.
+    headers: lower-case names; of several with one name the last. metadata: all of them, as gRPC
+    has them. receive: of ASGI.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
+    metadata: Metadata
     body: bytes
     peer: str
     receive: Receive
-
-    @property
-    def metadata(self) -> Metadata:
-        """Return the headers as gRPC has them."""
-        return tuple(self.headers.items())
 
     @property
     def deadline(self) -> float | None:

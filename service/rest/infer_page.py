@@ -14,6 +14,7 @@ from service.rest.request import Forms, read_infer
 from service.rest.status import HttpError
 from service.rpc.infer import InferService
 from service.rpc.methods import INFER
+from service.rpc.restrict import Restrictions
 from service.rpc.unary_infer import UnaryInfer
 from service.transport.seam import Call
 
@@ -23,24 +24,24 @@ _JSON_PER_BYTE: Final = 4  # bytes of JSON for one of raw contents, about
 class InferPage:
     """Takes infer requests on the event loop's thread, as the ingress thread does for gRPC."""
 
-    def __init__(self, infer: InferService, most_calls: int) -> None:
+    def __init__(self, infer: InferService, restrictions: Restrictions, most_calls: int) -> None:
         """infer: for this page alone. most_calls: in progress at once."""
         self._infer = infer
         self._unary = UnaryInfer(infer)
-        self._asker = Asker(self._start, self._unary.cancelled)
+        self._asker = Asker(self._start, self._unary.cancelled, restrictions)
         self._most_calls = most_calls
         self._calls = 0
         self._will_flush = False
 
     async def __call__(self, request: HttpRequest, names: Mapping[str, str]) -> Reply:
         """Answer one request."""
-        self._infer.check_caller(request)
         if self._calls >= self._most_calls:
             raise HttpError(429, f"Too many calls in progress, at most {self._most_calls}")
+        call = self._asker.call(INFER, request)
         self._calls += 1
         try:
             message, forms = await self._read(request, names["model"], names.get("version", ""))
-            reply = await self._asker.ask(INFER, message, request)
+            reply = await self._asker.run(call, message, request)
         finally:
             self._calls -= 1
         return await off_loop(len(reply) * _JSON_PER_BYTE, infer_reply, reply, forms)

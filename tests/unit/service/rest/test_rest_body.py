@@ -83,7 +83,7 @@ def test_wrong_deadline(text: str) -> None:
     async def receive() -> dict[str, Any]:
         raise AssertionError
 
-    request = HttpRequest("POST", "/", {"grpc-timeout": text}, b"", "", receive)
+    request = HttpRequest("POST", "/", {"grpc-timeout": text}, (), b"", "", receive)
     with pytest.raises(HttpError, match="grpc-timeout is") as refused:
         assert request.deadline
     assert refused.value.status == 400
