@@ -134,7 +134,7 @@ def test_http_asks_for_the_same_headers(
 ) -> None:
     """What is restricted over gRPC is so over HTTP; an inference is not even read before."""
     body = "{" if path.endswith("infer") else None
-    refused = (503, f"This protocol is restricted, expecting header '{PREFIX}{category}'")
+    refused = (403, f"This protocol is restricted, expecting header '{PREFIX}{category}'")
     for metadata in ((), header(category, "wrong")):
         assert ask(server.http_address, method, path, body, dict(metadata)).error() == refused
     answer = ask(server.http_address, method, path, body, dict(header(category)))
