@@ -162,6 +162,9 @@ def split_bytes(raw: bytes, count: int) -> Array:
 
     Raises MalformedContents if a length passes the end, or if there are more or fewer elements.
     """
+    even = _split_evenly(raw, count)
+    if even is not None:
+        return even
     elements = np.empty(min(count, len(raw) // _LENGTH.size), dtype=object)
     unpack, at, end, found = _LENGTH.unpack_from, 0, len(raw), 0
     while at < end:
@@ -193,10 +196,40 @@ class WrongElementCount(MalformedContents):
         self.got = got
 
 
-def join_bytes(elements: Iterable[bytes | str]) -> bytes:
+def join_bytes(elements: Sequence[bytes | str]) -> bytes:
     """Return the raw form of a BYTES tensor: 4-byte little-endian length and bytes of each."""
+    if len(elements) <= _PIECE:
+        return _join_piece(elements)
+    starts = range(0, len(elements), _PIECE)
+    return b"".join([_join_piece(elements[start : start + _PIECE]) for start in starts])
+
+
+_PIECE: Final = 1 << 14  # elements joined at once: what stands beside them stays small
+_SHORT: Final = tuple(_LENGTH.pack(length) for length in range(256))  # so that none is made anew
+
+
+def _join_piece(elements: Sequence[bytes | str]) -> bytes:
     parts: list[bytes] = []
     for element in elements:
-        encoded = element.encode() if isinstance(element, str) else bytes(element)
-        parts += (_LENGTH.pack(len(encoded)), encoded)
+        if type(element) is not bytes:
+            element = element.encode() if isinstance(element, str) else bytes(element)  # noqa: PLW2901
+        length = len(element)
+        parts.append(_SHORT[length] if length < 256 else _LENGTH.pack(length))
+        parts.append(element)
     return b"".join(parts)
+
+
+def _split_evenly(raw: bytes, count: int) -> Array | None:
+    """Return the elements if all are equally long, which is quick to see; else None."""
+    if count < 2 or len(raw) % count:
+        return None
+    step = len(raw) // count
+    length = step - _LENGTH.size
+    if length < 0:
+        return None
+    lengths = np.frombuffer(raw, np.uint8).reshape(count, step)[:, : _LENGTH.size]
+    if not (lengths == np.frombuffer(_LENGTH.pack(length), np.uint8)).all():
+        return None
+    elements = np.empty(count, dtype=object)
+    elements[:] = [raw[at : at + length] for at in range(_LENGTH.size, len(raw) + 1, step)]
+    return elements

@@ -1,7 +1,7 @@
 """POSIX shared memory of clients: objects under /dev/shm, read and written, never mapped.
 
 A mapping whose object its client cuts short ends the process by SIGBUS at the next access; pread
-and pwrite through a descriptor merely report it. docs/decisions/0018 has the reasons and the cost.
+and pwrite through a descriptor merely report it. docs/decisions/0020 has the reasons and the cost.
 """
 
 import errno
@@ -43,14 +43,9 @@ class SystemMemory:
         at = self._start + offset
         try:
             contents = os.pread(self._descriptor, size, at)
-            while contents and len(contents) < size:  # at most 2 GiB come at once
-                more = os.pread(self._descriptor, size - len(contents), at + len(contents))
-                if not more:
-                    break
-                contents += more
         except OSError as error:
             raise self._unavailable("read", error) from None
-        if len(contents) < size:
+        if len(contents) < size:  # of less than 2 GiB, which no request exceeds, all comes at once
             raise self._cut_short(at + size)
         return contents
 
