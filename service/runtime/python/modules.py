@@ -37,7 +37,7 @@ class ModelModule:
         self._file = file
         if not file.is_file():
             raise LoadError(f"{file}: no such file; a model of backend 'python' is made by it")
-        sys.meta_path.append(self._finder)
+        sys.meta_path.insert(0, self._finder)  # before the one that writes compiled files
         try:
             self._class = self._import()
         except BaseException:
@@ -104,19 +104,17 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Find a module of ours, below a directory of ours."""
+        """Find a module of ours, in a directory of ours. Nobody else is asked for it."""
         del target
         if path is None or not fullname.startswith(self._root + "."):
             return None
         tail = fullname.rpartition(".")[2]
         for directory in path:
             package = Path(directory, tail, "__init__.py")
-            file = Path(directory, tail + ".py")
-            if package.is_file():
-                return self.spec(fullname, package, is_package=True)
-            if file.is_file():
-                return self.spec(fullname, file, is_package=False)
-        return None
+            file = package if package.is_file() else Path(directory, tail + ".py")
+            if file.is_file() and (spec := self.spec(fullname, file, is_package=file is package)):
+                return spec
+        raise ModuleNotFoundError(f"No module named '{tail}' beside model.py", name=fullname)
 
     def spec(self, name: str, file: Path, *, is_package: bool) -> ModuleSpec | None:
         """Return how a file is imported; None if it is not listed."""
