@@ -48,6 +48,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._refusal = (400, "malformed HTTP request")
         self._in_head = True
+        self._has_begun = False  # the head that is being read
         self._is_refused = False
         self._wire_bytes = self._body_bytes = self._head_bytes = 0
         self._has_certificate = False
@@ -82,7 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._has_begun = True
         self._head_bytes = self._body_bytes = 0
         self._wire_bytes = 0
         self.scope["state"]["has_certificate"] = self._has_certificate
@@ -97,7 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = self._has_begun = False
         self._disarm()
         super().on_headers_complete()
 
@@ -143,7 +144,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_timer = None
         if self.cycle is not None and not self.cycle.response_complete:
             self._await_head()  # an earlier request of the connection is being answered
-        elif self._wire_bytes:
+        elif self._has_begun:
             self._refuse(408, f"the headers did not come within {self._limits.head_s:g} s")
         else:
             self.transport.close()
