@@ -95,7 +95,7 @@ clients: | $(filter .tools/go/bin/go,$(GO))  ## Generate stubs and build the exa
 	@$(MAKE) --no-print-directory -j2 -C clients GO=$(if $(findstring /,$(GO)),$(CURDIR)/)$(GO)
 
 client-%: | $(filter .tools/go/bin/go,$(GO))
-	@$(MAKE) --no-print-directory -C clients $* GO=$(if $(findstring /,$(GO)),$(CURDIR)/)$(GO)
+	@$(MAKE) --no-print-directory -j2 -C clients $* GO=$(if $(findstring /,$(GO)),$(CURDIR)/)$(GO)
 
 tools:  ## Install the clients of others that the tests use, two at a time
 	@$(MAKE) --no-print-directory --jobs 2 $(TOOLS)

@@ -86,7 +86,7 @@ async function inferOnce(client, model, shape) {
 
 // Send many requests on one stream without waiting, and read the answers as they come.
 async function inferStream(client, model, shape) {
-  const stream = client.ModelStreamInfer({deadline: deadline()});
+  const stream = openStream(client);
   async function send() {
     for (let number = 0; number < IN_FLIGHT; number++) {
       const more = stream.write(request(String(number), model, shape, number));
@@ -122,7 +122,7 @@ async function refusedCall(client, shape) {
 
 // Ask for it in a stream: the error is a message there, and the stream stays open.
 async function refusedInStream(client, model, shape) {
-  const stream = client.ModelStreamInfer({deadline: deadline()});
+  const stream = openStream(client);
   const answers = stream[Symbol.asyncIterator]();
   stream.write(request('bad', UNKNOWN_MODEL, shape, 1));
   const {value: refusal} = await answers.next();
@@ -191,6 +191,13 @@ function signature(tensors) {
 const size = (shape) => shape.reduce((product, extent) => product * extent, 1);
 
 const deadline = () => Date.now() + DEADLINE_MS;
+
+// A loop over the stream that ends early, by an error, closes it here; the call is to end, too.
+function openStream(client) {
+  const stream = client.ModelStreamInfer({deadline: deadline()});
+  stream.on('close', () => stream.cancel());
+  return stream;
+}
 
 // A unary call as a promise.
 function call(client, method, message) {

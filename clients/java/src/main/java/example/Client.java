@@ -83,7 +83,7 @@ public final class Client {
       System.err.println("error: " + error.getMessage());
     } finally {
       if (channel != null) {
-        channel.shutdown().awaitTermination(DEADLINE.toSeconds(), TimeUnit.SECONDS);
+        channel.shutdownNow().awaitTermination(DEADLINE.toSeconds(), TimeUnit.SECONDS);
       }
     }
     return 1;
