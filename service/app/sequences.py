@@ -13,13 +13,14 @@ from service.inference.backend import Interrupt
 from service.inference.policy import BatchPolicy
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.assembly import Assembly
+from service.inference.sequences.direct import DirectRunner
 from service.inference.sequences.engine import SequenceEngine
-from service.inference.sequences.runner import OldestRunner
+from service.inference.sequences.runner import OldestRunner, Runner
 from service.inference.sequences.sequence import Limits
 from service.observability.stats import ModelStats
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.manifest import Manifest
-from service.repository.sequences import Oldest, SequenceSpec
+from service.repository.sequences import Direct, Oldest, SequenceSpec
 from service.repository.signature import Graph, ModelSpec, check_manifest, resolve
 from service.repository.stateful import (
     Hidden,
@@ -172,7 +173,11 @@ def sequence_engine(
         settings.max_queue_requests,
         settings.max_queue_mib << 20,
     )
-    runner = OldestRunner(scheduler, assembly, visible)
+    runner: Runner
+    if isinstance(strategy, Direct):
+        runner = DirectRunner(scheduler, assembly, visible, strategy, lanes=instances)
+    else:
+        runner = OldestRunner(scheduler, assembly, visible)
     engine = SequenceEngine(name, spec, visible, limits, runner, plain=plain)
     scheduler.start()
     engine.start()

@@ -57,7 +57,7 @@ class Assembly:
 
     def inputs(self, step: Step, given: Tensors) -> tuple[Tensors, Key]:
         """Return everything that the graph takes, and the batch key of what is added."""
-        states = step.sequence.states
+        states = step.states
         if states is None:
             states = self._initial
         is_set = {Control.START: step.start, Control.END: step.end, Control.READY: True}
@@ -88,7 +88,10 @@ class Assembly:
 
     def idle_inputs(self, example: Tensors) -> Tensors:
         """Return the inputs of a row that belongs to no step. example: those of one that does."""
-        return {name: self._idle.get(name, np.zeros_like(array)) for name, array in example.items()}
+        return {
+            name: self._idle[name] if name in self._idle else _nothing(array)
+            for name, array in example.items()
+        }
 
     def outputs(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Return what is to be computed for a step of which a client wants so much."""
@@ -105,6 +108,12 @@ class Assembly:
 
     def _key(self, states: Tensors) -> Key:
         return tuple([(name, array.shape[self._skip :]) for name, array in states.items()])
+
+
+def _nothing(example: Array) -> Array:
+    if example.dtype.hasobject:
+        return np.full(example.shape, "", object)
+    return np.zeros(example.shape, example.dtype)
 
 
 def _owned(array: Array) -> Array:

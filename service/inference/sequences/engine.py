@@ -73,7 +73,7 @@ class SequenceEngine:
         self._looks_at = math.inf  # when the thread looks by itself
         self._stops = False
         self._thread = threading.Thread(target=self._watch, name=f"{model}-sequences", daemon=True)
-        runner.bind(self._ended)
+        runner.bind(self._ended, self._look_sooner)
 
     def start(self) -> None:
         """Start the thread that watches the clock."""
@@ -203,6 +203,8 @@ class SequenceEngine:
         with self._lock:
             changes = self._table.expire(self._clock())
         self._apply(changes)
+        if self._runner.wakes_at <= self._clock():
+            self._runner.flush()
 
     def _schedulers(self) -> list[Scheduler]:
         return [self._scheduler] if self._plain is None else [self._scheduler, self._plain]
@@ -287,10 +289,14 @@ class SequenceEngine:
 
     def _ring(self) -> None:
         """Wake the thread up if it is to look sooner than it would."""
-        at = self._table.wakes_at
+        at = min(self._table.wakes_at, self._runner.wakes_at)
         if at < self._looks_at:
             self._looks_at = at
             self._sooner.notify()
+
+    def _look_sooner(self) -> None:
+        with self._lock:
+            self._ring()
 
     def _watch(self) -> None:
         while True:
@@ -301,7 +307,7 @@ class SequenceEngine:
             with self._lock:
                 if self._stops:
                     return
-                self._looks_at = self._table.wakes_at
+                self._looks_at = min(self._table.wakes_at, self._runner.wakes_at)
                 left = self._looks_at - self._clock()
                 if left > 0:
                     self._sooner.wait(None if left == math.inf else left)

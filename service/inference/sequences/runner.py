@@ -1,5 +1,6 @@
 """How steps that may run get to the scheduler: one by one, for it to batch the oldest of them."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -19,8 +20,15 @@ class Runner(Protocol):
     scheduler: Scheduler
     assembly: Assembly
 
-    def bind(self, ended: StepEnded) -> None:
-        """Set what is told the end of each step: outputs and states, or the error."""
+    @property
+    def wakes_at(self) -> float:
+        """Return the time at which `flush` is to be called at the latest; math.inf: never."""
+
+    def bind(self, ended: StepEnded, ring: Callable[[], None]) -> None:
+        """Set what is told the end of each step, and that `wakes_at` is sooner.
+
+        ended: gets the outputs, those of states among them, or the error.
+        """
 
     def start(self, step: Step, given: Tensors, *, deferred: bool) -> None:
         """Run a step on the inputs that its client gave.
@@ -46,8 +54,14 @@ class OldestRunner:
         self._visible = visible
         self._ended: StepEnded = lambda _step, _outcome: None
 
-    def bind(self, ended: StepEnded) -> None:
+    @property
+    def wakes_at(self) -> float:
+        """Return when `flush` is needed: never, for the scheduler waits by itself."""
+        return math.inf
+
+    def bind(self, ended: StepEnded, ring: Callable[[], None]) -> None:
         """Set what is told the end of each step."""
+        del ring
         self._ended = ended
 
     def start(self, step: Step, given: Tensors, *, deferred: bool) -> None:

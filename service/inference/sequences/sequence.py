@@ -51,13 +51,19 @@ class Sequence:
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One request of a sequence. inner: what runs for it."""
+    """One request of a sequence.
+
+    slot, states: of its sequence, from the moment when it may run: the sequence may be over before
+    the step is. inner: what runs for it.
+    """
 
     request: Request
     sequence: Sequence
     start: bool
     end: bool
     arrived: float
+    slot: int = -1
+    states: Tensors | None = None
     inner: Request | None = None
 
 

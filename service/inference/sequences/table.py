@@ -250,6 +250,7 @@ class Table:
             self._end(sequence, LATE, None, now, changes)
         else:
             sequence.running = step
+            step.slot, step.states = sequence.slot, sequence.states
             changes.runs.append(step)
 
     def _expire_steps(self, sequence: Sequence, now: float, changes: Changes) -> None:
