@@ -140,6 +140,7 @@ class Settings:
     tls_key: str = _setting("", "PEM file of its key")
     tls_client_ca: str = _setting("", "PEM file; clients must present a certificate of this CA")
     allow_insecure: bool = _setting(False, "listen beyond loopback without TLS")
+    trace_file: str = _setting("", "write traces of requests here, once TraceSetting asks for them")
     log_level: str = _setting(
         "info", "least level that is logged", ("debug", "info", "warning", "error")
     )

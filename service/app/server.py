@@ -20,18 +20,23 @@ from service.inference.model import Model
 from service.lifecycle.control import ModelControl
 from service.lifecycle.manager import Manager
 from service.lifecycle.states import State
+from service.observability.logs import log_control
 from service.observability.metrics import ServerCollector, Source
+from service.observability.tracing import Tracer
 from service.repository.layout import ModelSource, Repository
 from service.rpc.dispatch import Dispatcher
 from service.rpc.forward import Forward
 from service.rpc.health import HealthService
 from service.rpc.infer import InferService
+from service.rpc.log_settings import LogService
+from service.rpc.options import InferOptions
 from service.rpc.regions import Regions
 from service.rpc.repository import RepositoryService
 from service.rpc.restrict import Restrictions
 from service.rpc.server_info import ServerInfo
 from service.rpc.shared_memory import EXTENSIONS as SHARED_MEMORY
 from service.rpc.shared_memory import SharedMemoryService
+from service.rpc.traces import TraceService
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
@@ -50,16 +55,16 @@ class Server:
         self._regions = Regions(
             enabled=settings.allow_client_shm, max_read_bytes=settings.max_message_mib << 20
         )
+        self._tracer = Tracer(settings.trace_file, self.manager.invalidate)
         restrictions = Restrictions(settings.restrict)
-        forward = Forward(settings.forward_headers) if settings.forward_headers else None
-        self._infer = InferService(
-            self.manager,
-            settings.default_deadline,
-            self._regions,
+        options = InferOptions(
             stream_state=settings.stream_state,
-            forward=forward,
+            forward=Forward(settings.forward_headers) if settings.forward_headers else None,
             restrictions=restrictions,
+            tracer=self._tracer,
         )
+        deadline_s = settings.default_deadline
+        self._infer = InferService(self.manager, deadline_s, self._regions, options)
         self._health = HealthService(
             self.manager.is_ready,
             self.manager.model_names,
@@ -78,6 +83,8 @@ class Server:
             ),
             RepositoryService(self.control, is_explicit=is_explicit, hidden=f"{root}/"),
             SharedMemoryService(self._regions, None),
+            TraceService(self._tracer, self.manager),
+            LogService(log_control()),
         )
         self.dispatcher = Dispatcher(
             services,
@@ -89,12 +96,7 @@ class Server:
         self._transport = make_transport(settings, self.dispatcher.methods)
         # The engine takes requests from any thread; what reads them is for one thread alone.
         self._rest = InferService(
-            self.manager,
-            settings.default_deadline,
-            self._regions,
-            unknown=self._infer.unknown,
-            forward=forward,
-            restrictions=restrictions,
+            self.manager, deadline_s, self._regions, options, unknown=self._infer.unknown
         )
         self._http = make_http_port(
             settings,
@@ -166,6 +168,7 @@ class Server:
         self._http.close()
         self._regions.close()
         self.control.close()
+        self._tracer.close()
 
     def reload_tls(self) -> None:
         """Read the TLS files again; the log says what came of it."""

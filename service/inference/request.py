@@ -21,6 +21,7 @@ class Timings:
     queue_ns: int  # from acceptance to the start of its batch
     compute_ns: int  # assembling, running and splitting its batch
     infer_ns: int = 0  # of that, running
+    input_ns: int = 0  # of that, assembling
 
 
 NO_TIMINGS = Timings(0, 0)

@@ -373,7 +373,8 @@ class Scheduler:
             if tuple(part) != request.outputs:  # a batch mate wanted others, or another order
                 part = {name: part[name] for name in request.outputs}  # noqa: PLW2901
             try:
-                request.complete(part, Timings(waited, compute_ns, timing.infer_ns))
+                timings = Timings(waited, compute_ns, timing.infer_ns, timing.input_ns)
+                request.complete(part, timings)
             except Exception:  # noqa: BLE001  it must not harm its batch mates
                 _LOG.exception("model %s: an answer could not be given", self._model)
 

@@ -62,6 +62,8 @@ class _Joint:
             self._timings = Timings(
                 max(mine.queue_ns, theirs.queue_ns),
                 mine.compute_ns + theirs.compute_ns,
+                mine.infer_ns + theirs.infer_ns,
+                mine.input_ns + theirs.input_ns,
             )
             self._left -= 1
             complete = self._left == 0

@@ -5,18 +5,92 @@ import logging
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 _MAX_MESSAGE: Final = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """info, warning, error: whether such lines are written. Worse than an error always is.
+
+    verbose_level: above 0 what the server does with each call is told too. form: "default" or
+    "ISO8601", which has milliseconds and the name of the logger; JSON always has both.
+    """
+
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    verbose_level: int = 0
+    form: str = "default"
+
+
+class LogControl(logging.Filter):
+    """Decides what the log says. Methods may be called from any thread."""
+
+    def __init__(self, settings: LogSettings, logger: logging.Logger | None = None) -> None:
+        """Decide by settings what handlers with this filter say. logger: asks the handlers."""
+        super().__init__()
+        self.settings = settings
+        self._logger = logger
+
+    def change(self, settings: LogSettings) -> None:
+        """Let other settings hold from now on."""
+        self.settings = settings
+        if self._logger is not None:
+            self._logger.setLevel(self.least_level)
+
+    @property
+    def least_level(self) -> int:
+        """Return the least level of which there may be lines."""
+        return next((level for level in _LEVELS if self._says(level)), logging.CRITICAL)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is written; see logging.Filter."""
+        return self._says(record.levelno)
+
+    def _says(self, level: int) -> bool:
+        settings = self.settings
+        if level >= logging.CRITICAL:
+            return True
+        if level >= logging.ERROR:
+            return settings.error
+        if level >= logging.WARNING:
+            return settings.warning
+        return settings.info if level >= logging.INFO else settings.verbose_level > 0
+
+
+_LEVELS: Final = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+
+
 class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    def __init__(self, line: str, date: str) -> None:
+        super().__init__(line, date)
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  its name upstream
         return _printable(super().formatMessage(record))
+
+
+class _ChosenText(logging.Formatter):
+    """Text in the form that holds at the moment."""
+
+    def __init__(self, control: LogControl) -> None:
+        super().__init__()
+        self._control = control
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _FORMS[self._control.settings.form].format(record)
+
+
+_FORMS: Final = {
+    "default": _Text("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ"),
+    "ISO8601": _Text(
+        "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
+    ),
+}
+FORMS: Final = tuple(_FORMS)
 
 
 class _Json(logging.Formatter):
@@ -69,11 +143,33 @@ def forget_unwritable() -> None:
             os.close(nowhere)
 
 
-def configure(level: str, form: str) -> None:
-    """Send the log of everything to stderr."""
+def configure(level: str, form: str) -> LogControl:
+    """Send the log of everything to stderr; return what it can be changed by.
+
+    level: the least that is written. form: "text" or "json".
+    """
+    control = LogControl(
+        LogSettings(
+            info=level in ("debug", "info"),
+            warning=level != "error",
+            verbose_level=int(level == "debug"),
+        ),
+        logging.getLogger(),
+    )
     handler = _Handler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    handler.addFilter(control)
+    handler.setFormatter(_Json() if form == "json" else _ChosenText(control))
+    logging.basicConfig(level=control.least_level, handlers=[handler], force=True)
+    return control
+
+
+def log_control() -> LogControl:
+    """Return what `configure` returned last; where it never ran, one that controls nothing."""
+    for handler in logging.getLogger().handlers:
+        for entry in handler.filters:
+            if isinstance(entry, LogControl):
+                return entry
+    return LogControl(LogSettings())
 
 
 def _printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """The method table and the ingress loop: events from the transport to the RPCs they belong to."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
@@ -36,6 +37,7 @@ from service.transport.seam import (
     Transport,
 )
 
+_LOG = logging.getLogger(__name__)
 _BURST: Final = 256  # events taken at once
 
 
@@ -114,8 +116,10 @@ class Dispatcher:
             reply = answer(message)
         except RequestError as error:
             code, text = status_of(error)
+            _LOG.debug("%s of %s: %s: %s", call.method, call.peer, code.name, text)
             call.finish(code, text)
         else:
+            _LOG.debug("%s of %s: OK", call.method, call.peer)
             call.finish(Code.OK, reply=reply)
 
     def left(self, call: Call) -> None:

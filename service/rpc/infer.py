@@ -22,15 +22,15 @@ from service.rpc.codec import (
     wanted_outputs,
 )
 from service.rpc.delivery import delivery_of
-from service.rpc.forward import Forward
 from service.rpc.methods import CATEGORY_OF, INFER
+from service.rpc.options import DEFAULT_OPTIONS, InferOptions
 from service.rpc.parameters import request_parameters
 from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
 from service.rpc.regions import NO_REGIONS, Lease, Regions
-from service.rpc.restrict import Restrictions
 from service.rpc.sequences import step_of
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
+from service.rpc.traces import traced
 from service.tensors import BYTES, Signature, Tensors
 from service.transport.seam import Arity, Bundle, Call, Lane, Metadata
 
@@ -79,20 +79,15 @@ class InferService:
         manager: Manager[Model],
         default_deadline_s: float,
         regions: Regions = NO_REGIONS,
+        options: InferOptions = DEFAULT_OPTIONS,
         *,
-        stream_state: bool = False,
         unknown: ModelStats | None = None,
-        forward: Forward | None = None,
-        restrictions: Restrictions | None = None,
     ) -> None:
         """default_deadline_s: for callers without one; 0: they wait for ever.
 
-        stream_state: a stream is a sequence, for models with states that say nothing else.
         unknown: counts requests that name no model that is served.
-        forward: picks the headers that become parameters of requests.
-        restrictions: who may infer.
         """
-        self._stream_state = stream_state
+        restrictions = options.restrictions
         is_restricted = restrictions is not None and restrictions.covers(_CATEGORY)
         self._restrictions = restrictions if is_restricted else None
         self.unknown = unknown or ModelStats()
@@ -100,7 +95,10 @@ class InferService:
         self._manager = manager
         self._default_deadline_s = default_deadline_s
         self._regions = regions
-        self._forward = forward
+        self._stream_state = options.stream_state
+        self._forward = options.forward
+        self._tracer = options.tracer
+        self._taken_ns = 0  # when the request at hand came, where anything is traced
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._plans = Plans()
         self._touched: dict[Engine, None] = {}
@@ -140,6 +138,8 @@ class InferService:
         headers of its call, and win over its own.
         Raises RequestError if it is refused; the exchange is not ended then.
         """
+        if self._tracer.is_on:
+            self._taken_ns = time.perf_counter_ns()
         cut = cut_message(message) if not forwarded else None
         if cut is not None and not self.draining:
             plan = self._plans.get(cut.head, self._manager.generation)
@@ -188,6 +188,7 @@ class InferService:
         answer: BundleAnswer = bundle.plan
         plan = answer.plan
         if self.draining or plan.generation != self._manager.generation:
+            self._unlearn()
             return False
         if self._restrictions is not None and not self._admits(bundle):
             return False
@@ -266,6 +267,13 @@ class InferService:
             self._teach(cut.head, plan)
         return accepted
 
+    def _unlearn(self) -> None:
+        """Let the lane forget what was found out before the served versions changed."""
+        generation = self._manager.generation
+        if self._lane is not None and self._lane_generation != generation:
+            self._lane.forget()
+            self._lane_generation = generation
+
     def _teach(self, head: bytes, plan: Plan) -> None:
         lane, model = self._lane, plan.served.model
         max_rows = model.scheduler.max_rows if plan.is_batched else 1
@@ -274,9 +282,9 @@ class InferService:
             return
         if not all(entry.size for entry in plan.inputs):  # the rows cannot be counted by size
             return
-        if self._lane_generation != plan.generation:
-            lane.forget()
-            self._lane_generation = plan.generation
+        if self._tracer.traces(model.name):  # each request is looked at
+            return
+        self._unlearn()
         answer = BundleAnswer(plan, self._arity_of, self._find_stream, self.free_shrunk)
         lane.learn(head, [entry.size for entry in plan.inputs], plan.rows, max_rows, answer)
 
@@ -340,6 +348,9 @@ class InferService:
         if plan.windows:
             lease = Lease(plan.windows)
             on_end = lease.until(on_end)
+        if self._tracer.is_on:
+            model, name = plan.served.model, exchange.request_id
+            on_end = traced(self._tracer, model, inputs, name, self._taken_ns, on_end)
         request = Request(
             inputs,
             plan.outputs,

@@ -44,6 +44,8 @@ EXTENSIONS: Final = (
     "statistics",
     "model_repository",
     "model_repository(unload_dependents)",
+    "trace",
+    "logging",
 )
 
 

@@ -1,5 +1,6 @@
 """Calls whose answers take long, such as loading a model: on threads of their own, in order."""
 
+import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from service.rpc.methods import Answer
 from service.rpc.status import status_of
 from service.transport.seam import Call, Code
 
+_LOG = logging.getLogger(__name__)
 _THREADS: Final = 4  # calls that are answered at once
 _MAX_WAITING: Final = 64
 
@@ -82,8 +84,10 @@ class SlowCalls:
                 reply = job.answer(job.message)
             except Exception as error:  # noqa: BLE001  one call must not end the thread
                 code, text = status_of(error)
+                _LOG.debug("%s of %s: %s: %s", job.call.method, job.call.peer, code.name, text)
                 job.call.finish(code, text)
             else:
+                _LOG.debug("%s of %s: OK", job.call.method, job.call.peer)
                 job.call.finish(Code.OK, reply=reply)
             finally:
                 with self._changed:

@@ -1,5 +1,7 @@
 """ModelInfer: one request, one answer."""
 
+import logging
+
 from service.errors import RequestError, Unsupported
 from service.inference.request import Outcome, Request
 from service.rpc.bundles import COMPUTE_US, QUEUE_US
@@ -8,6 +10,8 @@ from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.tensors import Tensors
 from service.transport.seam import Call, Code
+
+_LOG = logging.getLogger(__name__)
 
 
 class UnaryInfer:
@@ -26,6 +30,7 @@ class UnaryInfer:
             request = self._service.submit(message, call.deadline, exchange, forwarded=forwarded)
         except RequestError as error:
             code, text = status_of(error)
+            _LOG.debug("%s of %s: %s: %s", call.method, call.peer, code.name, text)
             call.finish(code, text)
             return
         self._pending[call] = request

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -22,7 +23,7 @@ from service.errors import (
     shown,
 )
 from service.inference.costs import RunCost
-from service.inference.request import NO_TIMINGS, Outcome, Request, SequenceStep, Timings
+from service.inference.request import NO_TIMINGS, Outcome, Request, SequenceStep
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.endings import CANCELLED, LATE
 from service.inference.sequences.runner import Runner
@@ -279,7 +280,7 @@ class SequenceEngine:
                 timings = outcome.timings
                 request.complete(
                     {name: outputs[name] for name in request.outputs},
-                    Timings(timings.queue_ns + waited_ns, timings.compute_ns, timings.infer_ns),
+                    replace(timings, queue_ns=timings.queue_ns + waited_ns),
                 )
             else:
                 request.fail(error)
