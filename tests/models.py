@@ -16,6 +16,7 @@ from onnx import NodeProto, helper
 from service.pb.model_config_pb2 import DataType
 from service.repository.model_config import data_type_of
 from service.tensors import BOOL, BYTES, FP16, FP32, INT8, INT32, UINT64, Array, Datatype
+from tests.support import python_models
 from tests.support.models import onnx_model, onnx_type
 
 ROWS: Final = 8  # max_batch_size of those that batch
@@ -51,15 +52,18 @@ class Files:
 
 def write(root: Path, names: Iterable[str] | None = None) -> None:
     """Write these models, or all, into a repository."""
-    for name in MODELS if names is None else names:
-        MODELS[name](name).write(root / name)
+    for name in NAMES if names is None else names:
+        if name in MODELS:
+            MODELS[name](name).write(root / name)
+        else:
+            python_models.write(root, name)
 
 
 def main() -> None:
     """Write all models, or those named, into a directory."""
     parser = argparse.ArgumentParser(prog="python -m tests.models", description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="*", choices=[*MODELS, []], metavar="MODEL")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="MODEL")
     arguments = parser.parse_args()
     write(arguments.directory, arguments.names or None)
 
@@ -320,6 +324,9 @@ MODELS: Final[Mapping[str, Callable[[str], Files]]] = {
     "input_all_optional": _with_optional(3, 0),
     "dummy": _dummy,
 }
+
+# What no graph can express is code, for --allow-python-backend.
+NAMES: Final = (*MODELS, *(name for name in python_models.NAMES if name not in MODELS))
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,6 @@ from tests.support import models, servers
 from tests.support.tap import Tap
 
 ROOT = servers.ROOT
-EXAMPLES = list(triton_models.MODELS)
 _TAPS: list[Tap] = []
 _PASSED = pytest.StashKey[bool]()
 _SLOW_SIZE = 512  # a matrix product of this size takes 1 ms or so on one CPU
@@ -59,7 +58,7 @@ def address(repository: Path, transport: str) -> Iterator[str]:
 def examples_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the models of Triton's examples into a repository, and one that is never loaded."""
     root = tmp_path_factory.mktemp("examples")
-    triton_models.write(root, EXAMPLES)
+    triton_models.write(root)
     triton_models.MODELS["dummy"]("unloaded").write(root / "unloaded")
     return root
 
@@ -68,7 +67,8 @@ def examples_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def examples(examples_root: Path, transport: str) -> Iterator[str]:
     """Serve Triton's examples at this HOST:PORT, as a server that is to pass for Triton."""
     flags = ["--transport", transport, "--server-name", "triton", "--allow-client-shm"]
-    flags += ["--model-control", "explicit", *(f"--load-model={name}" for name in EXAMPLES)]
+    flags += ["--model-control", "explicit", "--allow-python-backend"]
+    flags += [f"--load-model={name}" for name in triton_models.NAMES]
     with servers.serve(examples_root, *flags) as server, tapped(server) as at:
         yield at
 

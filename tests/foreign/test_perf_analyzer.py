@@ -4,13 +4,16 @@ It reads metadata, configuration and statistics before and after it sends, crash
 lack a raw tensor, and waits for ever for one without its id.
 """
 
+import json
 import re
 import subprocess
+from pathlib import Path
 
 import grpc
 import pytest
 
 from tests.support.stub import Stub
+from tests.support.waiting import eventually
 
 _REQUESTS = 200
 _SHARED = ["--shared-memory", "system", "--output-shared-memory-size", "1024"]
@@ -57,13 +60,32 @@ def test_perf_analyzer(
     with grpc.insecure_channel(examples) as channel:
         before = Stub(channel).stats_of(model)
         report = measure([*perf_analyzer, "-u", examples, *options])
-        after = Stub(channel).stats_of(model)
-    sent = number("Request count", report)
-    assert sent >= _REQUESTS  # more where it finishes its sequences
-    assert after.inference_stats.success.count - before.inference_stats.success.count == sent
-    assert after.inference_count - before.inference_count == sent * rows
+        sent = number("Request count", report)
+        assert sent >= _REQUESTS  # more where it finishes its sequences
+
+        def counted() -> bool:
+            after = Stub(channel).stats_of(model)
+            success = after.inference_stats.success.count - before.inference_stats.success.count
+            return (success, after.inference_count - before.inference_count) == (sent, sent * rows)
+
+        eventually(counted, f"{sent} requests are in the statistics")
     # Its own look at the statistics begins when the first requests may have been answered.
     assert 0 < number("Successful request count", report) <= sent
+
+
+@pytest.mark.foreign
+@pytest.mark.client("perf_analyzer")
+def test_decoupled(perf_analyzer: list[str], examples: str, tmp_path: Path) -> None:
+    """Requests with three answers each are over when the last has come."""
+    tensors = {"IN": [1, 2, 3], "DELAY": [0, 0, 0], "WAIT": [0]}
+    data = [{name: {"content": v, "shape": [len(v)]} for name, v in tensors.items()}]
+    content = tmp_path / "data.json"
+    content.write_text(json.dumps({"data": data}))
+    options = ["-m", "repeat_int32", "--async", "--streaming", "--input-data", str(content)]
+    report = measure([*perf_analyzer, "-u", examples, *options])
+    assert number("Request count", report) == _REQUESTS
+    throughput = [float(value) for value in re.findall(r"hroughput: ([\d.]+) infer/sec", report)]
+    assert throughput[1] == pytest.approx(3 * throughput[0], rel=0.01)
 
 
 def measure(command: list[str]) -> str:

@@ -8,7 +8,13 @@ import asyncio
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
-from pytriton.client import AsyncioModelClient, FuturesModelClient, ModelClient
+from pytriton.client import (
+    AsyncioDecoupledModelClient,
+    AsyncioModelClient,
+    DecoupledModelClient,
+    FuturesModelClient,
+    ModelClient,
+)
 from pytriton.client.exceptions import PyTritonClientInferenceServerError
 
 ROWS = 4
@@ -77,3 +83,29 @@ def test_futures_model_client(url: str) -> None:
         for index, future in enumerate(futures):
             sums = future.result(timeout=30)["OUTPUT0"]
             np.testing.assert_array_equal(sums, FIRST[0] + SECOND[0] + index)
+
+
+REPEAT = {
+    "IN": np.array([4, 2, 0], np.int32),
+    "DELAY": np.zeros(3, np.uint32),
+    "WAIT": np.zeros(1, np.uint32),
+}
+
+
+def test_decoupled_model_client(url: str) -> None:
+    """The decoupled client iterates over the answers, and again with its next request."""
+    with DecoupledModelClient(url, "repeat_int32", init_timeout_s=30) as client:
+        for _ in range(2):
+            answers = [int(answer["OUT"][0]) for answer in client.infer_sample(**REPEAT)]
+            assert answers == [4, 2, 0]
+
+
+def test_asyncio_decoupled_model_client(url: str) -> None:
+    """The asyncio decoupled client iterates over the answers."""
+
+    async def run() -> None:
+        async with AsyncioDecoupledModelClient(url, "repeat_int32", init_timeout_s=30) as client:
+            answers = [int(answer["OUT"][0]) async for answer in client.infer_sample(**REPEAT)]
+            assert answers == [4, 2, 0]
+
+    asyncio.run(run())
