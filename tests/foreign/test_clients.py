@@ -3,6 +3,7 @@
 Each does the same seven steps and prints the same eight lines; `make clients` builds them.
 """
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -133,3 +134,15 @@ def test_the_answer_in_the_readme_is_a_real_one() -> None:
     """What clients/README.md shows as the output of a client is what every client prints."""
     (sample,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
     expect_every_step(subprocess.CompletedProcess([], 0, sample, ""))
+
+
+@pytest.mark.parametrize(("environment", "exit_code"), [({}, 0), ({"CI": "true"}, 2)])
+def test_a_missing_tool_is_named(environment: dict[str, str], exit_code: int) -> None:
+    """Where a tool is missing, make names it and goes on; in CI it fails."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"CI", "MAKEFLAGS"}}
+    ended = subprocess.run(
+        ["make", "-C", servers.ROOT / "clients", "javascript", "NODE=no-such-node"],
+        env=kept | environment, capture_output=True, text=True, timeout=_RUN_S, check=False,
+    )  # fmt: skip
+    assert "client in javascript not built, not on PATH: no-such-node" in ended.stderr
+    assert ended.returncode == exit_code
