@@ -37,6 +37,7 @@ from service.rpc.server_info import ServerInfo
 from service.rpc.shared_memory import EXTENSIONS as SHARED_MEMORY
 from service.rpc.shared_memory import SharedMemoryService
 from service.rpc.traces import TraceService
+from service.runtime.cuda_memory import open_cuda_memory, refuse_cuda_memory
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
@@ -82,7 +83,10 @@ class Server:
                 SHARED_MEMORY if settings.allow_client_shm else (),
             ),
             RepositoryService(self.control, is_explicit=is_explicit, hidden=f"{root}/"),
-            SharedMemoryService(self._regions, None),
+            SharedMemoryService(
+                self._regions,
+                refuse_cuda_memory if settings.device == "cpu" else open_cuda_memory,
+            ),
             TraceService(self._tracer, self.manager),
             LogService(log_control()),
         )

@@ -31,7 +31,8 @@ from service.rpc.regions import (
 from service.rpc.system_memory import SystemMemory
 
 Answer: TypeAlias = Callable[[bytes], bytes]
-# Opens memory of a GPU by its IPC handle, the number of the GPU and the size in bytes.
+# Opens memory of a GPU by its IPC handle, the number of the GPU and the size in bytes. Raises
+# InvalidRequest if it cannot be opened, or if there is no GPU.
 OpenCuda: TypeAlias = Callable[[bytes, int, int], Memory]
 EXTENSIONS: Final = ("system_shared_memory", "cuda_shared_memory")
 
@@ -39,8 +40,7 @@ EXTENSIONS: Final = ("system_shared_memory", "cuda_shared_memory")
 class SharedMemoryService:
     """Every method takes a serialised request and returns a serialised response."""
 
-    def __init__(self, regions: Regions, open_cuda: OpenCuda | None) -> None:
-        """open_cuda: None if there is no GPU."""
+    def __init__(self, regions: Regions, open_cuda: OpenCuda) -> None:
         self._regions = regions
         self._open_cuda = open_cuda
 
@@ -98,12 +98,9 @@ class SharedMemoryService:
     def register_cuda(self, message: bytes) -> bytes:
         """Answer CudaSharedMemoryRegister. Raises RequestError."""
         request = parse(CudaSharedMemoryRegisterRequest, message)
-        open_cuda = self._open_cuda
 
         def opened() -> Memory:
-            if open_cuda is None:
-                raise InvalidRequest("GPUs not supported")
-            return open_cuda(request.raw_handle, request.device_id, request.byte_size)
+            return self._open_cuda(request.raw_handle, request.device_id, request.byte_size)
 
         origin = CudaOrigin(request.device_id)
         refusal = f"CUDA shared memory region: '{shown(request.name)}', "

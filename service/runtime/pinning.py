@@ -34,7 +34,7 @@ def leave_pageable(array: Array) -> Unpin:
 
 def pin_for_cuda(array: Array) -> Unpin:
     """Register with CUDA; memory that cannot be locked stays as it is, which is only slower."""
-    runtime = _cuda_runtime()
+    runtime = _runtime_that_pins()
     if runtime is None or not array.nbytes:
         return _nothing
     address = ctypes.c_void_p(array.ctypes.data)
@@ -45,15 +45,22 @@ def pin_for_cuda(array: Array) -> Unpin:
     return lambda: runtime.cudaHostUnregister(address)
 
 
-@cache
-def _cuda_runtime() -> ctypes.CDLL | None:
+def cuda_runtime() -> ctypes.CDLL | None:
+    """Return the CUDA runtime of this process, None if there is none."""
     for name in _LIBRARIES:
         try:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    _LOG.info("buffers stay pageable: none of %s can be loaded", ", ".join(_LIBRARIES))
     return None
+
+
+@cache
+def _runtime_that_pins() -> ctypes.CDLL | None:
+    runtime = cuda_runtime()
+    if runtime is None:
+        _LOG.info("buffers stay pageable: none of %s can be loaded", ", ".join(_LIBRARIES))
+    return runtime
 
 
 def _nothing() -> None:
