@@ -14,6 +14,7 @@ from service.inference.model import Model
 from service.lifecycle.manager import Manager
 from service.lifecycle.states import State, VersionStatus
 from service.repository.layout import Repository
+from service.repository.model_config import PYTHON
 from service.settings_sources import add_flags, load_settings
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
@@ -57,14 +58,20 @@ def _row(status: VersionStatus, model: Model | None) -> tuple[str, str, str, str
     version = str(status.version or "-")
     if model is None:
         return status.model, version, "FAILED", status.reason
-    rows = model.config.max_batch_size
     details = [
         model.provider,
-        f"batches of up to {rows}" if model.signature.batched else "no batching",
+        _batching(model),
         f"loaded in {model.load_s:.2f} s",
         *model.notes,
     ]
     return status.model, version, "OK", "; ".join(details)
+
+
+def _batching(model: Model) -> str:
+    if model.config.backend == PYTHON:
+        return "one request at a time"
+    rows = model.config.max_batch_size
+    return f"batches of up to {rows}" if model.signature.batched else "no batching"
 
 
 def _check_tls(settings: Settings) -> None:

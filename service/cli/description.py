@@ -58,6 +58,7 @@ class Description:
             "outputs": [_tensor(spec) for spec in signature.outputs] if signature else [],
             "max_batch_size": self.max_batch_size,
             "batching": self.batching,
+            "decoupled": _is_decoupled(self.config),
             "provider": self.provider,
             "size_bytes": self.size_bytes,
             "digests": self.digests,
@@ -85,6 +86,7 @@ class Description:
             ("inputs", _tensors(signature.inputs) if signature else ""),
             ("outputs", _tensors(signature.outputs) if signature else ""),
             ("batching", self.batching),
+            ("responses", _responses_text(self.config)),
             ("queue", _queue_text(self.config)),
             ("provider", self.provider),
             ("threads", _threads(self.config)),
@@ -99,6 +101,14 @@ class Description:
             ("batches", _batches(self.statistics)),
             *_scheduling(self.statistics.get("scheduling")),
         ]
+
+
+def _is_decoupled(config: ModelConfig | None) -> bool:
+    return config is not None and config.model_transaction_policy.decoupled
+
+
+def _responses_text(config: ModelConfig | None) -> str:
+    return "any number a request, on streams only" if _is_decoupled(config) else ""
 
 
 def queue_of(config: ModelConfig) -> dict[str, Any]:

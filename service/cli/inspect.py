@@ -19,6 +19,7 @@ from service.lifecycle.version_policy import served_versions
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, Repository, VersionSource
 from service.repository.manifest import Manifest, read_manifest
+from service.repository.model_config import PYTHON
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
 
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)"
     )
+    parser.add_argument(
+        "--allow-python-backend",
+        action="store_true",
+        help="run model.py of models with backend 'python', which loading them means",
+    )
     add_tls_flags(parser)
     parser.epilog = "exit code: 0 all is well, 1 a version failed or no server answers, 2 usage"
 
@@ -50,7 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
             name = arguments.target
             raise UsageError(f"the server at {arguments.live} has no model '{name}'")
     elif arguments.target:
-        descriptions = _of_files(Path(arguments.target), arguments.device)
+        settings = Settings(
+            arguments.target,
+            device=arguments.device,
+            allow_python_backend=arguments.allow_python_backend,
+        )
+        descriptions = _of_files(settings)
     else:
         raise UsageError("nothing to inspect: give TARGET, or --live HOST:PORT")
     if arguments.json:
@@ -76,6 +87,11 @@ def batching_of(model: Model, config: ModelConfig | None, manifest: Manifest | N
     return "no: " + _obstacle(model)
 
 
+def _batching_of_code(model: Model) -> str:
+    rows = f", of up to {model.config.max_batch_size} rows" if model.signature.batched else ""
+    return f"no: a Python model gets one request at a time{rows}"
+
+
 def _obstacle(model: Model) -> str:
     for spec in (*model.signature.inputs, *model.signature.outputs):
         if not spec.shape:
@@ -86,11 +102,11 @@ def _obstacle(model: Model) -> str:
     return unproved[0] if unproved else "axis 0 has not one name in all tensors"
 
 
-def _of_files(path: Path, device: str) -> list[Description]:
+def _of_files(settings: Settings) -> list[Description]:
     # The description says all that the log would.
     logging.getLogger("service").addHandler(logging.NullHandler())
-    loader = ModelLoader(Settings(str(path), device=device))
-    sources = Repository(path).scan()
+    loader = ModelLoader(settings)
+    sources = Repository(Path(settings.repository)).scan()
     loader.plan(sources)
     return [description for source in sources for description in _of_source(loader, source)]
 
@@ -134,7 +150,9 @@ def _of_version(
         READY,
         signature=model.signature,
         max_batch_size=model.config.max_batch_size,
-        batching=batching_of(model, config, manifest),
+        batching=_batching_of_code(model)
+        if model.config.backend == PYTHON
+        else batching_of(model, config, manifest),
         provider=model.provider,
         size_bytes=model.size_bytes,
         digests=f"ok ({len(manifest.files)} files)" if manifest else "none: no manifest.json",

@@ -70,6 +70,14 @@ class ServerCollector(Collector):
         for source in sources:
             rows.add_metric((source.model, source.version), source.totals.rows)
         yield rows
+        responses = CounterMetricFamily(
+            "penstock_responses", "Responses of models with several a request.", labels=_LABELS
+        )
+        for source in sources:
+            if source.totals.responses:
+                count = sum(place.count for place in source.totals.responses.values())
+                responses.add_metric((source.model, source.version), count)
+        yield responses
         yield CounterMetricFamily(
             "penstock_log_lines_dropped", "Log lines that could not be written.", dropped_lines()
         )

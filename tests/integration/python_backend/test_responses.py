@@ -207,6 +207,16 @@ def test_statistics_tell_responses_apart(python_stub: Stub) -> None:
     assert after.inference_stats.success.count - before.inference_stats.success.count == 3
 
 
+def test_metrics_count_responses(python_server: RunningServer, python_stub: Stub) -> None:
+    """Of models with several; others have no such sample."""
+    labels = {"model": "square_int32", "version": "1"}
+    before = python_server.sample("penstock_responses_total", **labels)
+    list(python_stub.stream(iter([square(2), square(0), square(5)]), timeout=WAIT_S))
+    assert python_server.sample("penstock_responses_total", **labels) - before == 7
+    names = {key for key in python_server.metrics() if key[0] == "penstock_responses_total"}
+    assert not [key for key in names if ("model", "simple") in key[1]]
+
+
 def test_plain_models_have_no_response_statistics(python_stub: Stub) -> None:
     """response_stats is for models with several responses."""
     request = raw_request(

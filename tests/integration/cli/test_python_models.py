@@ -1,0 +1,75 @@
+"""`penstock inspect` and `penstock check` of models written in Python."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.repository.manifest import Manifest, sha256_of
+from service.tensors import INT32, TensorSpec
+from tests.support import python_models
+from tests.support.commands import Run
+
+FLAG = "--allow-python-backend"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Write a decoupled model and one that takes batches."""
+    return python_models.write(tmp_path, "repeat_int32", "simple_identity")
+
+
+def test_inspect_tells_how_they_answer(penstock: Run, models: Path) -> None:
+    """Signature, one request at a time, any number of responses."""
+    ran = penstock("inspect", models, FLAG)
+    assert ran.code == 0
+    assert ran.out.splitlines()[:5] == [
+        "repeat_int32 1  READY",
+        "  inputs     IN INT32[-1], DELAY UINT32[-1], WAIT UINT32[1]",
+        "  outputs    OUT INT32[1], IDX UINT32[1]",
+        "  batching   no: a Python model gets one request at a time",
+        "  responses  any number a request, on streams only",
+    ]
+    assert "one request at a time, of up to 8 rows" in ran.out
+    described = json.loads(penstock("inspect", models, FLAG, "--json").out)
+    assert [(each["decoupled"], each["provider"]) for each in described] == [
+        (True, "python"),
+        (False, "python"),
+    ]
+
+
+@pytest.mark.parametrize("command", ["inspect", "check"])
+def test_without_the_flag_nothing_is_run(penstock: Run, tmp_path: Path, command: str) -> None:
+    """Looking at a repository runs no code of it."""
+    marker = tmp_path / "ran"
+    python_models.publish(tmp_path / "models", "m", f"open({str(marker)!r}, 'w')")
+    ran = penstock(command, tmp_path / "models")
+    assert ran.code == 1
+    assert "start with --allow-python-backend" in ran.out
+    assert not marker.exists()
+
+
+def test_check_loads_them(penstock: Run, models: Path) -> None:
+    """Each has its line."""
+    ran = penstock("check", models, FLAG)
+    assert ran.code == 0
+    assert ran.out.count("python; one request at a time") == 2
+
+
+def test_a_manifest_guards_the_code(penstock: Run, models: Path) -> None:
+    """A file that was changed, or that it does not list, is not run."""
+    version = models / "repeat_int32" / "1"
+    spec = (TensorSpec("X", INT32, (-1,)),)
+    files = {"model.py": sha256_of(version / "model.py")}
+    manifest = Manifest("repeat_int32", 1, spec, spec, 0, 0, files)
+    (version / "manifest.json").write_text(manifest.to_json())
+    assert penstock("check", models, FLAG).code == 0
+    with (version / "model.py").open("a") as file:
+        file.write("\n")
+    ran = penstock("check", models, FLAG)
+    assert ran.code == 1
+    assert "model.py: checksum mismatch" in ran.out
+    (version / "manifest.json").write_text(
+        Manifest("repeat_int32", 1, spec, spec, 0, 0, {}).to_json()
+    )
+    assert "gives no digest for model.py" in penstock("check", models, FLAG).out
