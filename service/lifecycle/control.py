@@ -18,7 +18,7 @@ from service.errors import LoadError, RepositoryError, UnloadableModel
 from service.lifecycle.manager import Manager, Reader, Servable
 from service.lifecycle.states import State, VersionStatus
 from service.repository.layout import ModelSource, Repository, VersionSource
-from service.repository.model_config import config_from_json
+from service.repository.model_config import PYTHON, config_from_json
 from service.repository.names import is_model_name
 from service.repository.overrides import OverrideFiles
 
@@ -156,6 +156,8 @@ class ModelControl(Generic[S]):
         if files:
             if given is None:
                 raise RepositoryError("files were given without a config")
+            if given.backend == PYTHON:
+                raise RepositoryError("code that runs in this process is not taken from callers")
             written = OverrideFiles(name, files)
             source = replace(written.source(), config=given)
             return self._with_config(

@@ -1,0 +1,207 @@
+"""Loads and unloads under requests: nothing that was accepted is lost, nothing is mixed up."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from service.tensors import FP32
+from tests.integration.conftest import Serve
+from tests.integration.control.conftest import Controlled, load_request
+from tests.support import models, python_models
+from tests.support.requests import answer, one, raw_request
+from tests.support.stub import WAIT_S, Outgoing, refusal
+
+CODE = grpc.StatusCode
+UNREADY = "is not at ready state"
+CONFIG = {"version_policy": {"specific": {"versions": [1]}}}
+
+
+@contextmanager
+def asking(c: Controlled) -> Iterator[list[float]]:
+    """Ask without a pause and collect the answers; each is of the version that it names."""
+    seen: list[float] = []
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def client() -> None:
+        try:
+            while not stop.is_set():
+                version, value = c.value()
+                assert float(version) == value
+                seen.append(value)
+        except Exception as error:  # noqa: BLE001  told to the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(WAIT_S)
+    assert errors == []
+
+
+def test_reloads_under_requests_lose_none(controlled: Controlled) -> None:
+    """Two versions take each other's place ten times; every request is answered, by one of them."""
+    c = controlled
+    c.publish(1, version=1)
+    c.publish(2, version=2)
+    c.load()
+    with asking(c) as seen:
+        for count in range(10):
+            c.load(config=CONFIG if count % 2 else {"max_batch_size": 4 + count})
+            c.value()
+    assert set(seen) == {1.0, 2.0}
+
+
+def test_unload_answers_what_was_accepted(controlled: Controlled) -> None:
+    """Of many requests at once each is answered by the version, or refused as not ready."""
+    c = controlled
+    c.publish(1)
+    for _ in range(3):
+        c.load()
+        with ThreadPoolExecutor(8) as pool:
+
+            def ask(_number: int) -> str:
+                try:
+                    assert c.value("1") == ("1", 1.0)
+                except grpc.RpcError as error:
+                    assert error.code() is CODE.UNAVAILABLE  # noqa: PT017  either is right
+                    return error.details() or ""
+                return "answered"
+
+            answers = pool.map(ask, range(200))
+            c.unload()
+        told = set(answers)
+        assert told <= {
+            "answered",
+            f"Request for unknown model: 'plus' version 1 {UNREADY}",
+        }
+        assert c.infer_refused("1")[0] is CODE.UNAVAILABLE
+
+
+def test_a_stream_outlives_the_versions_that_it_names(controlled: Controlled) -> None:
+    """It is answered by the version it asks for as long as that serves; after that by an error."""
+    c = controlled
+    c.publish(1)
+    c.load()
+    requests = Outgoing()
+    replies = c.stub.stream(iter(requests), timeout=WAIT_S)
+
+    def ask(version: str) -> tuple[str, float]:
+        inputs = one(FP32, np.zeros((1, 1), np.float32))
+        requests.send(raw_request("plus", inputs, version=version, request_id="7"))
+        reply = next(replies)
+        if reply.error_message:
+            return reply.error_message, 0.0
+        response = reply.infer_response
+        return response.model_version, float(answer(response)[0, 0])
+
+    assert ask("1") == ask("") == ("1", 1.0)
+    c.publish(2, version=2)
+    c.load(config={"version_policy": {"all": {}}})
+    assert ask("1") == ("1", 1.0)
+    assert ask("") == ("2", 2.0)
+    c.load(config={})
+    assert ask("1") == (f"Request for unknown model: 'plus' version 1 {UNREADY}", 0.0)
+    assert ask("2") == ("2", 2.0)
+    c.unload()
+    assert ask("") == ("Request for unknown model: 'plus' has no available versions", 0.0)
+    c.load()
+    assert ask("") == ("2", 2.0)
+    requests.half_close()
+    assert list(replies) == []
+
+
+def test_callers_bring_no_code(tmp_path: Path, serve: Serve) -> None:
+    """A config of callers does not switch the Python backend on; their files are never run."""
+    marker = tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
+    models.publish(tmp_path / "models", "plus", models.add_constant(1))
+    (tmp_path / "models" / "plus" / "1" / "model.py").write_text(code)
+    config = json.dumps(
+        {
+            "backend": "python",
+            "input": [{"name": "X", "data_type": "TYPE_FP32", "dims": [1]}],
+            "output": [{"name": "Y", "data_type": "TYPE_FP32", "dims": [1]}],
+        }
+    )
+    files = {"1/model.py": code.encode()}
+    for flags in ((), ("--allow-python-backend",)):
+        with (
+            serve(tmp_path / "models", "--model-control", "explicit", *flags) as server,
+            server.stub() as stub,
+        ):
+            c = Controlled(server, stub, tmp_path)
+            c.load()
+            assert refusal(stub.load, load_request("plus", config, files))[0] is CODE.INTERNAL
+            if not flags:
+                code_, text = refusal(stub.load, load_request("plus", config))
+                assert code_ is CODE.INVALID_ARGUMENT
+                assert "--allow-python-backend" in text
+            assert c.value() == ("1", 1.0)
+            assert not marker.exists()
+
+
+def test_models_of_python_come_and_go(tmp_path: Path, serve: Serve) -> None:
+    """What is written in Python is loaded, loaded again and unloaded as any other model."""
+    repository = python_models.write(tmp_path)
+    names = sorted(path.name for path in repository.iterdir())
+    with (
+        serve(repository, "--model-control", "explicit", "--allow-python-backend") as server,
+        server.stub() as stub,
+    ):
+        c = Controlled(server, stub, repository)
+        for name in names[:3]:
+            c.load(name)
+            assert c.is_model_ready(name=name)
+            path = next((repository / name / "1").glob("*.py"))
+            path.write_text(path.read_text() + "\n")
+            c.load(name)
+            assert c.is_model_ready(name=name)
+            c.unload(name)
+            assert not c.is_model_ready(name=name)
+
+
+def test_a_server_that_ends_removes_what_it_was_given(tmp_path: Path, serve: Serve) -> None:
+    """SIGTERM while models are loaded and unloaded: the exit code is 0 and nothing is left."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    root = tmp_path / "models"
+    root.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with serve(root, "--model-control", "explicit", environment=environment) as server:
+        stop = threading.Event()
+
+        def load(name: str) -> None:
+            with server.stub() as stub:
+                files = {"1/model.onnx": models.add_constant(1)}
+                while not stop.is_set():
+                    try:
+                        stub.load(load_request(name, {}, files), timeout=WAIT_S)
+                    except grpc.RpcError as error:
+                        assert error.code() is CODE.UNAVAILABLE  # noqa: PT017  the server has gone
+                        return
+
+        with ThreadPoolExecutor(3) as pool:
+            loads = [pool.submit(load, f"m{number}") for number in range(3)]
+            with server.stub() as stub:
+                c = Controlled(server, stub, root)
+                while not c.index(ready=True):
+                    pass
+            server.terminate()
+            for future in loads:
+                future.result(WAIT_S)
+            stop.set()
+        assert server.wait() == 0
+    assert list(temporary.iterdir()) == []
