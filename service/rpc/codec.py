@@ -143,11 +143,11 @@ class ReplyEncoder:
 
     def stream_end(self, request_id: str) -> bytes:
         """Return a ModelStreamInferResponse without outputs that ends the responses before it."""
-        return length_delimited(2, b"".join((self._identity, _id_field(request_id), STREAM_TAIL)))
+        return length_delimited(2, b"".join((self._identity, id_field(request_id), STREAM_TAIL)))
 
     def stream_error(self, request_id: str, message: str) -> bytes:
         """Return a ModelStreamInferResponse for a request that failed in execution."""
-        body = b"".join((self._identity, _id_field(request_id), STREAM_TAIL))
+        body = b"".join((self._identity, id_field(request_id), STREAM_TAIL))
         return stream_refusal_of(message) + length_delimited(2, body)
 
     def fixed(self, key: tuple[tuple[str, Shape], ...]) -> bytes:
@@ -171,7 +171,7 @@ class ReplyEncoder:
         fixed = self.fixed(tuple([(name, array.shape) for name, array in outputs.items()]))
         parts = [fixed]
         if request_id:
-            parts.append(_id_field(request_id))
+            parts.append(id_field(request_id))
         size = len(fixed)
         for name, array in outputs.items():
             raw = to_raw(self._datatypes[name], array)
@@ -193,7 +193,7 @@ class ReplyEncoder:
 
 def stream_refusal(request_id: str, message: str) -> bytes:
     """Return a ModelStreamInferResponse for a request that was refused before scheduling."""
-    return stream_refusal_of(message) + length_delimited(2, _id_field(request_id))
+    return stream_refusal_of(message) + length_delimited(2, id_field(request_id))
 
 
 def stream_refusal_of(message: str) -> bytes:
@@ -206,7 +206,8 @@ def raw_field(raw: bytes) -> tuple[bytes, bytes, bytes]:
     return b"\x32", varint(len(raw)), raw
 
 
-def _id_field(request_id: str) -> bytes:
+def id_field(request_id: str) -> bytes:
+    """Return the id of an answer as a field; nothing for none."""
     return length_delimited(3, request_id.encode()) if request_id else b""
 
 

@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 from service.errors import InvalidRequest, WindowTooSmall, shown
 from service.inference.validation import check_outputs
 from service.pb.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from service.rpc.classification import check_classifiable, classify
-from service.rpc.codec import ReplyEncoder, raw_field
+from service.rpc.codec import ReplyEncoder, id_field, raw_field
 from service.rpc.regions import Regions, Window
 from service.rpc.tensor_parameters import BYTE_SIZE, OFFSET, REGION, classes_of, place_of
-from service.tensors import BYTES, Array, Signature, Tensors, to_raw
+from service.tensors import BYTES, Array, Shape, Signature, Tensors, to_raw
 
-Labels = Mapping[str, Sequence[str]]
+Labels: TypeAlias = Mapping[str, Sequence[str]]
+# Name and shape of each output of an answer, and how many bytes of it are in shared memory.
+_Described: TypeAlias = tuple[tuple[str, Shape, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,20 @@ def delivery_of(
     return Delivery(windows, classes)
 
 
+def input_windows(request: ModelInferRequest, regions: Regions) -> dict[str, Window | None]:
+    """Return where each input is in shared memory, in their order; None: in the message.
+
+    Raises RequestError as Regions.window does.
+    """
+    windows: dict[str, Window | None] = {}
+    for tensor in request.inputs:
+        place = place_of(tensor) if tensor.parameters else None
+        windows[tensor.name] = regions.window(place) if place is not None else None
+    return windows
+
+
 class DeliveringEncoder(ReplyEncoder):
-    """Encodes the answers of one request by its delivery."""
+    """Encodes the answers of requests with one delivery."""
 
     def __init__(
         self, name: str, version: str, signature: Signature, labels: Labels, delivery: Delivery
@@ -71,35 +85,51 @@ class DeliveringEncoder(ReplyEncoder):
         self._labels = labels
         self._delivery = delivery
         self._batched = signature.batched
+        self._last: tuple[_Described, bytes] = ((), b"")  # what the last answer began with
 
     def _parts(self, request_id: str, outputs: Tensors) -> list[bytes]:
         """Return the parts of an answer; what belongs into shared memory is there then."""
-        response = ModelInferResponse(
-            model_name=self._name, model_version=self._version, id=request_id
-        )
-        raws = [self._add(response, name, array) for name, array in outputs.items()]
-        parts = [response.SerializeToString(), *(part for raw in raws for part in raw_field(raw))]
+        raws, described = [], []
+        for name, array in outputs.items():
+            shape, raw = self._contents(name, array)
+            window = self._delivery.windows.get(name)
+            described.append((name, shape, len(raw) if window is not None else 0))
+            if window is not None:
+                if len(raw) > window.size:
+                    raise WindowTooSmall(name, window.size, len(raw))
+                window.write(raw)
+                raw = _ELSEWHERE
+            raws.append(raw)
+        fixed = self._described(tuple(described))
+        parts = [fixed, id_field(request_id), *(part for raw in raws for part in raw_field(raw))]
         self.check_size(sum([len(part) for part in parts]))
         return parts
 
-    def _add(self, response: ModelInferResponse, name: str, array: Array) -> bytes:
-        """Describe an output and return the contents that the answer has of it."""
-        datatype, window = self.datatype(name), self._delivery.windows.get(name)
-        if count := self._delivery.classes.get(name, 0):
+    def _contents(self, name: str, array: Array) -> tuple[Shape, bytes]:
+        """Return shape and contents of what a caller gets of an output."""
+        datatype, count = self.datatype(name), self._delivery.classes.get(name, 0)
+        if count:
             labels = self._labels.get(name, ())
             array, datatype = classify(array, count, labels, batched=self._batched), BYTES
-        raw = to_raw(datatype, array)
-        tensor = response.outputs.add(name=name, datatype=datatype.wire, shape=array.shape)
-        if window is None:
-            return raw
-        if len(raw) > window.size:
-            raise WindowTooSmall(name, window.size, len(raw))
-        window.write(raw)
-        tensor.parameters[REGION].string_param = window.region.name
-        tensor.parameters[BYTE_SIZE].int64_param = len(raw)
-        if window.offset:
-            tensor.parameters[OFFSET].int64_param = window.offset
-        return _ELSEWHERE
+        return array.shape, to_raw(datatype, array)
+
+    def _described(self, key: _Described) -> bytes:
+        """Return all of an answer but its id and contents."""
+        if key == self._last[0]:
+            return self._last[1]
+        response = ModelInferResponse(model_name=self._name, model_version=self._version)
+        for name, shape, size in key:
+            is_classified = name in self._delivery.classes
+            datatype = BYTES if is_classified else self.datatype(name)
+            tensor = response.outputs.add(name=name, datatype=datatype.wire, shape=shape)
+            if (window := self._delivery.windows.get(name)) is not None:
+                tensor.parameters[REGION].string_param = window.region.name
+                tensor.parameters[BYTE_SIZE].int64_param = size
+                if window.offset:
+                    tensor.parameters[OFFSET].int64_param = window.offset
+        encoded = response.SerializeToString()
+        self._last = key, encoded
+        return encoded
 
 
 _ELSEWHERE: Final = b""  # raw contents of an output in shared memory: clients count on one for each

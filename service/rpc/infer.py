@@ -21,11 +21,19 @@ from service.rpc.codec import (
     parse_request,
     wanted_outputs,
 )
-from service.rpc.delivery import delivery_of
+from service.rpc.delivery import delivery_of, input_windows
 from service.rpc.methods import CATEGORY_OF, INFER
 from service.rpc.options import DEFAULT_OPTIONS, InferOptions
 from service.rpc.parameters import request_parameters
-from service.rpc.plan import Cut, Plan, Plans, cut_message, planned_inputs
+from service.rpc.plan import (
+    Cut,
+    Plan,
+    PlannedInput,
+    Plans,
+    SharedPlan,
+    cut_message,
+    planned_inputs,
+)
 from service.rpc.regions import NO_REGIONS, Lease, Regions
 from service.rpc.sequences import step_of
 from service.rpc.served import ServedModel
@@ -278,7 +286,9 @@ class InferService:
         lane, model = self._lane, plan.served.model
         max_rows = model.scheduler.max_rows if plan.is_batched else 1
         has_strings = any(spec.datatype is BYTES for spec in model.signature.outputs)
-        if lane is None or has_strings or plan.rows > max_rows or not model.may_bundle:
+        if lane is None or has_strings or plan.rows > max_rows:
+            return
+        if not (plan.may_bundle and model.may_bundle):
             return
         if not all(entry.size for entry in plan.inputs):  # the rows cannot be counted by size
             return
@@ -301,6 +311,7 @@ class InferService:
     ) -> tuple[Plan, Tensors]:
         model = served.model
         name, signature = model.name, model.signature
+        regions_generation = self._regions.generation  # before any window is looked for
         try:
             parameters = request_parameters(request)
             if context.forwarded:
@@ -321,19 +332,31 @@ class InferService:
             delivery = delivery_of(name, signature, request, self._regions)
             inputs = decode_inputs(name, signature, request, self._regions)
             rows = batch_rows(name, signature, inputs)
+            windows = input_windows(request, self._regions)
         except RequestError as error:
             prefix = f"[request id: {shown(request.id) or '<id_unknown>'}] "
             raise type(error)(prefix + str(error)) from None
-        planned = None
-        if delivery is not None:
-            served = served.delivering(delivery)
-        elif len(request.raw_input_contents) == len(inputs) and parameters.is_plain:
-            names = [tensor.name for tensor in request.inputs]
-            planned = planned_inputs(signature, inputs, names)
+        is_raw = len(request.raw_input_contents) == sum(1 for w in windows.values() if w is None)
+        planned: tuple[PlannedInput, ...] = ()
+        if is_raw and parameters.is_plain:
+            planned = planned_inputs(signature, inputs, windows)
         key = batch_key(signature, inputs)
         generation = self._manager.generation
-        windows = tuple(delivery.windows.values()) if delivery is not None else ()
-        plan = Plan(served, planned or (), outputs, rows, key, parameters, generation, windows)
+        if delivery is None and not any(windows.values()):
+            return Plan(served, planned, outputs, rows, key, parameters, generation), inputs
+        plan = SharedPlan(
+            served if delivery is None else served.delivering(delivery),
+            planned,
+            outputs,
+            rows,
+            key,
+            parameters,
+            generation,
+            may_bundle=False,
+            windows=() if delivery is None else tuple(delivery.windows.values()),
+            regions=self._regions,
+            regions_generation=regions_generation,
+        )
         return plan, inputs
 
     def _schedule(

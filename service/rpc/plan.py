@@ -6,14 +6,16 @@ kept as a plan. Later requests with an equal head are cut along field borders an
 the message: nothing is parsed, checked twice or copied.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from service.errors import RequestError
 from service.inference.request import Key
 from service.rpc.parameters import RequestParameters
-from service.rpc.regions import Window
+from service.rpc.regions import NO_REGIONS, Regions, Window
 from service.rpc.served import ServedModel
 from service.tensors import BOOL, BYTES, Shape, Signature, Tensors, element_count
 
@@ -34,12 +36,16 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlannedInput:
-    """One input as the head declares it. size: bytes of its contents."""
+    """One input as the head declares it.
+
+    size: bytes of its contents. window: where they are in shared memory; None: in the message.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: Shape
     size: int
+    window: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class Plan:
     key: Key
     parameters: RequestParameters
     generation: int = 0  # of the manager, when the head was judged
-    windows: tuple[Window, ...] = ()  # that its outputs are written to; then it is not kept
+    may_bundle: bool = True  # its requests may be answered by the lane, as contents and no more
+    windows: tuple[Window, ...] = ()  # that outputs are written to
 
     @property
     def is_batched(self) -> bool:
@@ -75,6 +82,36 @@ class Plan:
             if end - start != entry.size:
                 return None
             flat = np.frombuffer(message, entry.dtype, element_count(entry.shape), start)
+            arrays[entry.name] = flat.reshape(entry.shape)
+        return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPlan(Plan):
+    """A plan with shared memory in it. Its windows are good while no name means anything else."""
+
+    regions: Regions = NO_REGIONS
+    regions_generation: int = -1  # when the windows were found
+
+    def decode(self, message: bytes, cut: Cut) -> Tensors | None:
+        """Return the inputs as views on message and on copies; None if it has to be judged anew."""
+        if self.regions.generation != self.regions_generation:
+            return None
+        if len(cut.raws) != len([entry for entry in self.inputs if entry.window is None]):
+            return None
+        raws = iter(cut.raws)
+        arrays: Tensors = {}
+        for entry in self.inputs:
+            if entry.window is not None:
+                try:
+                    contents, start = entry.window.read(), 0
+                except RequestError:  # it is told by whoever judges it
+                    return None
+            else:
+                contents, (start, end) = message, next(raws)
+                if end - start != entry.size:
+                    return None
+            flat = np.frombuffer(contents, entry.dtype, element_count(entry.shape), start)
             arrays[entry.name] = flat.reshape(entry.shape)
         return arrays
 
@@ -144,25 +181,28 @@ def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for 
         elif tag not in _HEAD:
             return None
         last, at = tag, stop
-    if at != end or head_end < 0:
+    # Without raw contents everything is in shared memory; or typed, and then it is no plan's head.
+    if at != end or (not raws and end > _MAX_HEAD):
         return None
+    head_end = head_end if raws else end
     head = message[:id_at] + message[id_end:head_end] if id_end else message[:head_end]
     return Cut(head, message[id_start:id_end], raws)
 
 
 def planned_inputs(
-    signature: Signature, inputs: Tensors, names: list[str]
-) -> tuple[PlannedInput, ...] | None:
-    """Return how the inputs of a judged request are decoded again; None if they cannot be.
+    signature: Signature, inputs: Tensors, windows: Mapping[str, Window | None]
+) -> tuple[PlannedInput, ...]:
+    """Return how the inputs of a judged request are decoded again; none if they cannot be.
 
-    names: in the order of the request. BOOL and BYTES are not views on a message.
+    windows: of the inputs in the order of the request; None: its contents are raw. BOOL and BYTES
+    are not views on a message.
     """
     planned = []
-    for name in names:
+    for name, window in windows.items():
         spec = signature.input(name)
         if spec is None or spec.datatype in (BOOL, BYTES):
-            return None
+            return ()
         shape = inputs[name].shape
         size = element_count(shape) * spec.datatype.itemsize
-        planned.append(PlannedInput(name, spec.datatype.numpy, shape, size))
+        planned.append(PlannedInput(name, spec.datatype.numpy, shape, size, window))
     return tuple(planned)

@@ -12,6 +12,7 @@ from service.errors import (
     InvalidRequest,
     RegionExists,
     RegionLimit,
+    RequestError,
     UnknownRegion,
     Unsupported,
     shown,
@@ -67,8 +68,10 @@ class Region:
         self._users = 1  # the registration
 
     def hold(self) -> None:
-        """Keep the memory open until `release`; for one who has found the region by its name."""
+        """Keep the memory open until `release`. Raises UnknownRegion if it is closed already."""
         with self._lock:
+            if not self._users:  # another thread has unregistered it since it was found
+                raise unknown_region(self.name)
             self._users += 1
 
     def release(self) -> None:
@@ -97,11 +100,18 @@ class Window:
     size: int
 
     def read(self) -> bytes:
-        """Return a copy of what is there now."""
-        return self.region.memory.read(self.offset, self.size)
+        """Return a copy of what is there now. Raises RequestError as Memory.read does."""
+        self.region.hold()
+        try:
+            return self.region.memory.read(self.offset, self.size)
+        finally:
+            self.region.release()
 
     def write(self, contents: bytes) -> None:
-        """Put contents at its start; they are no larger than the window."""
+        """Put contents, no larger than the window, at its start; for one who has a Lease on it.
+
+        Raises RequestError as Memory.write does.
+        """
         self.region.memory.write(self.offset, contents)
 
 
@@ -109,9 +119,15 @@ class Lease:
     """Keeps the regions of windows open until a request has ended."""
 
     def __init__(self, windows: Iterable[Window]) -> None:
-        self._regions = [window.region for window in windows]
-        for region in self._regions:
-            region.hold()
+        """Raise UnknownRegion if one of them is closed already."""
+        self._regions: list[Region] = []
+        try:
+            for window in windows:
+                window.region.hold()
+                self._regions.append(window.region)
+        except RequestError:
+            self.release()
+            raise
 
     def until(self, on_end: OnEnd) -> OnEnd:
         """Return on_end, followed by the release."""
@@ -137,6 +153,7 @@ class Regions:
         """max_read_bytes: of the inputs of one request. enabled: clients may register memory."""
         self.enabled = enabled
         self.max_read_bytes = max_read_bytes
+        self.generation = 0  # another one whenever a name means something else than before
         self._lock = threading.Lock()
         self._regions: dict[str, Region] = {}
 
@@ -156,6 +173,7 @@ class Regions:
         with self._lock:
             self._check_free(region.name)
             self._regions[region.name] = region
+            self.generation += 1
 
     def unregister(self, kind: type[Origin], name: str) -> None:
         """Forget the region of that name and kind, if there is one; all of the kind for no name.
@@ -170,6 +188,7 @@ class Regions:
             ]
             for region in gone:
                 del self._regions[region.name]
+            self.generation += 1
         for region in gone:
             region.release()
 
@@ -191,9 +210,9 @@ class Regions:
         self.check_enabled()
         with self._lock:
             region = self._regions.get(place.region)
-        name = shown(place.region)
         if region is None:
-            raise UnknownRegion(f"Unable to find shared memory region: '{name}'")
+            raise unknown_region(place.region)
+        name = shown(place.region)
         if not 0 <= place.offset < region.byte_size:
             raise InvalidRequest(f"Invalid offset for shared memory region: '{name}'")
         if place.offset + place.size > region.byte_size:
@@ -221,3 +240,8 @@ class Regions:
 
 
 NO_REGIONS: Final = Regions(enabled=False)
+
+
+def unknown_region(name: str) -> UnknownRegion:
+    """Return what whoever asks for a region that is not registered is told."""
+    return UnknownRegion(f"Unable to find shared memory region: '{shown(name)}'")

@@ -1,5 +1,6 @@
 """Requests recognised by their bytes decode to what parsing them would give, or not at all."""
 
+from dataclasses import replace
 from unittest.mock import sentinel
 
 import numpy as np
@@ -12,8 +13,10 @@ from service.errors import RequestError
 from service.inference.request import batch_key
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.codec import decode_inputs, parse_request
+from service.rpc.delivery import input_windows
 from service.rpc.parameters import RequestParameters
-from service.rpc.plan import Plan, Plans, cut_message, planned_inputs
+from service.rpc.plan import Plan, Plans, SharedPlan, cut_message, planned_inputs
+from service.rpc.regions import Region, Regions, SystemOrigin
 from service.rpc.wire import length_delimited
 from service.tensors import (
     BF16,
@@ -28,6 +31,7 @@ from service.tensors import (
     TensorSpec,
 )
 from tests.support.requests import raw_request, typed_request
+from tests.support.shared import place
 
 PLANNED = [FP32, INT64, INT8, FP16, BF16]
 SHAPES = npst.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4)
@@ -51,8 +55,8 @@ def plan_of(message: bytes, signature: Signature) -> tuple[bytes, Plan]:
     """Return the head of a good request and the plan that is kept for it."""
     request = parse_request(message)
     inputs = decode_inputs("m", signature, request)
-    planned = planned_inputs(signature, inputs, [tensor.name for tensor in request.inputs])
-    assert planned is not None
+    planned = planned_inputs(signature, inputs, {tensor.name: None for tensor in request.inputs})
+    assert planned
     cut = cut_message(message)
     assert cut is not None
     key = batch_key(signature, inputs)
@@ -202,10 +206,86 @@ def test_any_other_difference_is_another_head(change: str) -> None:
     assert had.head != has.head
 
 
-def test_typed_requests_are_not_cut() -> None:
-    """A request without raw contents is left to the parser."""
-    sent = {"X": (FP32, np.zeros((1, 4), np.float32))}
-    assert cut_message(typed_request("m", sent).SerializeToString()) is None
+def test_typed_requests_are_no_plans() -> None:
+    """Typed contents are in the head: a long one is not cut, a short one has no raw contents."""
+    short, long = (
+        typed_request("m", {"X": (FP32, np.zeros((1, extent), np.float32))}) for extent in (4, 2000)
+    )
+    cut = cut_message(short.SerializeToString())
+    assert cut is not None
+    assert (cut.head, cut.raws) == (short.SerializeToString(), [])
+    assert cut_message(long.SerializeToString()) is None
+
+
+def shared_plan() -> tuple[bytes, SharedPlan, Regions]:
+    """Return a request with A in shared memory and B in the message, and its plan."""
+    regions = Regions(enabled=True, max_read_bytes=100)
+    regions.register(Region("r", CountingMemory(), 100, SystemOrigin("/k", 0)))
+    sent = {name: (FP32, np.zeros((1, 2), np.float32)) for name in ("A", "B")}
+    request = raw_request("m", sent, request_id="id")
+    place(request.inputs[0], "r", 8, 4)
+    del request.raw_input_contents[0]
+    signature = signature_of(sent)
+    inputs = decode_inputs("m", signature, request, regions)
+    planned = planned_inputs(signature, inputs, input_windows(request, regions))
+    plan = SharedPlan(
+        sentinel.served,
+        planned,
+        ("A",),
+        1,
+        batch_key(signature, inputs),
+        RequestParameters(),
+        regions=regions,
+        regions_generation=regions.generation,
+    )
+    return request.SerializeToString(), plan, regions
+
+
+class CountingMemory:
+    """Memory of bytes that count up, from one more at each look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what is there now."""
+        self.looks += 1
+        return bytes(range(offset + self.looks, offset + self.looks + size))
+
+    def write(self, offset: int, contents: bytes) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def test_shared_memory_is_read_for_each_request() -> None:
+    """A plan has where an input is, not what it was; the others are views on the message."""
+    message, plan, _ = shared_plan()
+    cut = cut_message(message)
+    assert cut is not None
+    for look in (2, 3):  # the first was when the request was judged
+        inputs = plan.decode(message, cut)
+        assert inputs is not None
+        assert inputs["A"].tobytes() == bytes(range(4 + look, 12 + look))
+        assert inputs["B"].tolist() == [[0, 0]]
+        assert list(inputs) == ["A", "B"]
+
+
+def test_plan_with_shared_memory_ends_with_its_names() -> None:
+    """When a region comes or goes, a request is judged anew: its name may mean another one."""
+    message, plan, regions = shared_plan()
+    cut = cut_message(message)
+    assert cut is not None
+    assert plan.decode(message, cut._replace(raws=[])) is None
+    assert plan.decode(message, cut._replace(raws=[(0, 7)])) is None
+    regions.register(Region("other", CountingMemory(), 1, SystemOrigin("/o", 0)))
+    assert plan.decode(message, cut) is None
+    again = replace(plan, regions_generation=regions.generation)
+    assert again.decode(message, cut) is not None
+    regions.close()
+    closed = replace(plan, regions_generation=regions.generation)
+    assert closed.decode(message, cut) is None
 
 
 def test_other_sizes_are_not_decoded() -> None:

@@ -143,6 +143,31 @@ def test_memory_outlives_its_name_while_it_is_used() -> None:
     assert memories["r"].closed == 1
 
 
+def test_memory_that_is_closed_is_not_touched() -> None:
+    """Who has found a region and is overtaken by its end is told that there is none."""
+    regions, memories = regions_with("r", "s")
+    window, other = (regions.window(Place(name, 0, 1)) for name in ("r", "s"))
+    regions.unregister(SystemOrigin, "r")
+    with pytest.raises(UnknownRegion, match="'r'"):
+        window.read()
+    with pytest.raises(UnknownRegion, match="'r'"):
+        Lease([other, window])
+    regions.close()
+    assert [memory.closed for memory in memories.values()] == [1, 1]
+
+
+def test_generation_tells_that_names_have_changed() -> None:
+    """Whoever has kept a window sees that its name may mean something else now."""
+    regions, _ = regions_with("r")
+    seen = {regions.generation}
+    regions.register(Region("s", FakeMemory(), 1, SYSTEM))
+    seen.add(regions.generation)
+    regions.unregister(SystemOrigin, "r")
+    seen.add(regions.generation)
+    regions.window(Place("s", 0, 1)).read()
+    assert len(seen | {regions.generation}) == 3
+
+
 def test_lease_ends_with_its_request_whatever_happens() -> None:
     """An answer that cannot be given does not keep the memory open."""
     regions, memories = regions_with("r")
