@@ -273,6 +273,7 @@ def normalised(
         full.version_policy.latest.num_versions = 1
     _fill_tensors(full, spec.signature)
     _fill_instances(full, name, on_gpu=on_gpu, instances=instances)
+    _fill_pinned_memory(full)
     if spec.signature.batched and not is_code and full.WhichOneof("scheduling_choice") is None:
         full.dynamic_batching.SetInParent()
     if full.HasField("sequence_batching"):
@@ -303,11 +304,19 @@ def _fill_tensors(full: ModelConfig, signature: Signature) -> None:
                 )
 
 
+def _fill_pinned_memory(full: ModelConfig) -> None:
+    """Say that buffers of a GPU are pinned, which they always are; clients expect it told."""
+    for kind in ("input_pinned_memory", "output_pinned_memory"):
+        if not full.optimization.HasField(kind):
+            getattr(full.optimization, kind).enable = True
+
+
 def _fill_instances(full: ModelConfig, name: str, *, on_gpu: bool, instances: int) -> None:
     if not full.instance_group:
         full.instance_group.add(name=name)
-    for group in full.instance_group:
-        group.name = group.name or name
+    several = len(full.instance_group) > 1
+    for index, group in enumerate(full.instance_group):
+        group.name = group.name or (f"{name}_{index}" if several else name)
         group.count = group.count or instances
         if group.kind == group.KIND_AUTO:
             group.kind = group.KIND_GPU if on_gpu else group.KIND_CPU

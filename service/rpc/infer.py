@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
-from service.errors import NotPermitted, RequestError, ShuttingDown, shown
+from service.errors import (
+    DeadlineUnmeetable,
+    NotPermitted,
+    QueueFull,
+    RequestError,
+    ShuttingDown,
+    shown,
+)
 from service.inference.engine import Engine
 from service.inference.model import Model
 from service.inference.request import OnEnd, Outcome, Parameter, Request, batch_key
@@ -391,9 +398,11 @@ class InferService:
         scheduler = plan.served.scheduler
         try:
             scheduler.submit(request, deferred=True)
-        except BaseException:
+        except BaseException as error:
             if lease is not None:
                 lease.release()
+            if isinstance(error, QueueFull | DeadlineUnmeetable):
+                scheduler.stats.record_failure(0)  # by the queue's policy, not by the request
             raise
         self._touched[scheduler] = None
         return request

@@ -34,6 +34,7 @@ from service.pb.grpc_service_pb2 import (
 from service.rpc.messages import parse
 from service.rpc.methods import Answer
 from service.tensors import TensorSpec
+from service.transport.seam import Code
 
 EXTENSIONS: Final = (
     "classification",
@@ -211,9 +212,11 @@ def _scheduling(model: Model) -> SchedulingStatistics:
 
 def _inference_statistics(totals: Totals) -> InferStatistics:
     count = totals.queue_ns.count
+    # How long those waited who left is not kept.
+    failed = totals.failed + totals.outcomes[Code.CANCELLED.name]
     return InferStatistics(
         success=StatisticDuration(count=count, ns=totals.total_ns.total),
-        fail=StatisticDuration(count=totals.failed, ns=totals.failed_ns),
+        fail=StatisticDuration(count=failed, ns=totals.failed_ns),
         queue=StatisticDuration(count=count, ns=totals.queue_ns.total),
         compute_input=StatisticDuration(count=count, ns=totals.input_ns),
         compute_infer=StatisticDuration(count=count, ns=totals.infer_ns),

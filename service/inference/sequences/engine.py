@@ -242,7 +242,7 @@ class SequenceEngine:
         """Do what the table decided. Not under the lock: it ends requests."""
         for step, error in changes.fails:
             step.request.on_leave = None
-            if step.request.fail(error):
+            if step.request.fail(error) and not isinstance(error, RequestCancelled):
                 waited = self._clock() - step.arrived
                 self.stats.record_failure(int(waited * 1e9))
         for step in changes.stops:

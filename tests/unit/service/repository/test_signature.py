@@ -207,6 +207,8 @@ def test_normalised_configuration_is_complete() -> None:
     assert list(full.dynamic_batching.preferred_batch_size) == [64]
     (group,) = full.instance_group
     assert (group.name, group.count, group.kind) == ("m", 2, group.KIND_CPU)
+    assert full.optimization.input_pinned_memory.enable
+    assert full.optimization.output_pinned_memory.enable
 
 
 def test_normalising_keeps_what_was_said() -> None:
@@ -222,6 +224,15 @@ def test_normalising_keeps_what_was_said() -> None:
     assert full.dynamic_batching.max_queue_delay_microseconds == 7
     assert full.version_policy.WhichOneof("policy_choice") == "all"
     assert full.default_model_filename == "net.onnx"
+
+
+def test_each_of_several_groups_has_a_name() -> None:
+    """Groups without a name are told apart by their place."""
+    full = complete('instance_group [ { count: 1 }, { name: "second" }, { } ]')
+    assert [group.name for group in full.instance_group] == ["m_0", "second", "m_2"]
+    assert not complete(
+        "optimization { input_pinned_memory { } }"
+    ).optimization.input_pinned_memory.enable
 
 
 def test_model_without_batches_has_no_batching() -> None:
