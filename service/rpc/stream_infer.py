@@ -167,7 +167,6 @@ class _StreamExchange:
         self._ticket = ticket
         self._responses: Responses | None = None
         self.request_id = ""
-        self.wants_empty_final = False
 
     def begin(self, served: ServedModel) -> None:
         """Note which model answers: a decoupled one does so out of the order of requests."""
