@@ -161,6 +161,7 @@ class _StreamExchange:
     )  # fmt: skip
 
     served: ServedModel
+    wants_empty_final: bool
 
     def __init__(self, stream: StreamInfer, ticket: int) -> None:
         self._stream = stream

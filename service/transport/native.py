@@ -79,6 +79,7 @@ def native_transport(
             connections=limits.connections,
             stream_window=limits.stream_window,
             stream_window_bytes=limits.stream_window_bytes,
+            outgoing_window_bytes=limits.outgoing_window_bytes,
             resets_per_second=limits.resets_per_second,
             control_frames_per_second=limits.control_frames_per_second,
             keepalive_time_s=limits.keepalive_time_s,

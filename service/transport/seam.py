@@ -293,6 +293,7 @@ class Limits:
     connections: int = 2000
     stream_window: int = 64  # unsettled messages of one stream
     stream_window_bytes: int = 64 << 20  # with fewer bytes unsettled the next one is handed up
+    outgoing_window_bytes: int = 1 << 20  # unsent on one stream; its producers wait above it
     resets_per_second: int = 5000  # of one connection; a second's worth may come at once
     control_frames_per_second: int = 1000  # PING, SETTINGS, PRIORITY of one connection
     keepalive_time_s: float | None = 60.0  # ping a peer that is silent for so long

@@ -14,7 +14,6 @@ from service.transport.seam import Code, Limits, Metadata
 _STATUS: Final = {code: grpc.StatusCode[code.name] for code in Code}
 _NEVER_S: Final = 1e9  # seconds; no caller means a deadline 30 years away
 _GZIP_FROM: Final = 2 * 1460  # bytes; two packets of Ethernet: what fits gains nothing
-_OUTGOING_BYTES: Final = 4 << 20  # of one stream: a producer waits when more is unsent
 _MAX_STATUS_BYTES: Final = 6 << 10  # peers take 8 KiB of headers by default, trailers included
 
 
@@ -256,8 +255,8 @@ class StreamCall(_Call):
 
     def _has_room(self, share: int = 1) -> bool:
         """Tell whether the outgoing window, or one share of so many, is not full."""
-        fewer = len(self._outgoing) * share < self._limits.stream_window
-        return fewer and self._outgoing_bytes * share <= _OUTGOING_BYTES
+        is_short = len(self._outgoing) * share < self._limits.stream_window
+        return is_short and self._outgoing_bytes * share <= self._limits.outgoing_window_bytes
 
     def _finish_detached(self, count: int) -> None:
         self._unfinished = max(0, self._unfinished - count)

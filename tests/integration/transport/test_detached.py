@@ -172,6 +172,16 @@ def test_a_producer_is_told_when_there_is_room_again(engine: Engine) -> None:
         assert len(engine.seen(Kind.WRITABLE)) == 1
 
 
+def test_the_outgoing_window_is_what_was_asked_for(run: Run) -> None:
+    """One message is let through, and no second one, where less than a message may wait."""
+    engine = run(limits=Limits(outgoing_window_bytes=1000))
+    with unread(engine) as (call, replies):
+        assert not call.send(_BLOCK)
+        assert next(replies) == _BLOCK
+        engine.wait_for(Kind.WRITABLE)
+        call.finish(Code.OK)
+
+
 def test_room_is_told_each_time(engine: Engine) -> None:
     """A producer that goes by it alone sends everything, in order, to a reader of any pace."""
     blocks = 400
