@@ -131,7 +131,7 @@ class Dispatcher:
         self._health.draining = True
         self._health.changed()
         with self._lock:
-            self._infer.draining = True
+            self._infer.drain(self._end_streams)
             streams = list(self._streams.values())
         for stream in streams:
             stream.drain()
@@ -192,6 +192,13 @@ class Dispatcher:
         elif not self._infer.submit_bundle(bundle):
             for event in bundle.events():
                 self._try(event)
+
+    def _end_streams(self) -> None:
+        """End the streams that waited for sequences to end."""
+        with self._lock:
+            streams = [s for s in self._streams.values() if isinstance(s, StreamInfer)]
+        for stream in streams:
+            stream.drain()
 
     def _infer_stream(self, call: Call) -> StreamInfer | None:
         stream = self._streams.get(call)

@@ -129,6 +129,16 @@ class InferService:
         self._arity_of, self._find_stream = arity_of, find_stream
         self._lane = lane if self._forward is None else None  # it knows nothing of headers
 
+    def drain(self, on_fewer: Callable[[], None]) -> None:
+        """Refuse all but the requests of sequences in progress.
+
+        on_fewer: told, on any thread, that sequences may have ended.
+        """
+        self.draining = True
+        for model in self._manager.servables():
+            if model.sequences is not None:
+                model.sequences.drain(on_fewer)
+
     def flush(self) -> None:
         """Serve what was submitted since the last call; at the end of each burst."""
         touched, self._touched = self._touched, {}
@@ -258,7 +268,7 @@ class InferService:
         try:
             request = parse_request(message)
             exchange.request_id = request.id
-            if self.draining:
+            if self.draining and not self._goes_on(request):
                 raise ShuttingDown
             served = self._find(request)
         except RequestError as error:
@@ -281,6 +291,16 @@ class InferService:
                 self._lane.forget()  # with the same heads both know the same
             self._teach(cut.head, plan)
         return accepted
+
+    def _goes_on(self, request: ModelInferRequest) -> bool:
+        """Tell whether a request may belong to a sequence, which a server that drains lets end.
+
+        A model that can also be called without any refuses that by itself.
+        """
+        try:
+            return self._find(request).model.sequences is not None
+        except RequestError:
+            return False
 
     def _unlearn(self) -> None:
         """Let the lane forget what was found out before the served versions changed."""

@@ -42,7 +42,8 @@ class StreamInfer:
         self._pending: dict[int, Request] = {}  # by ticket
         self._ends = False  # no more requests follow
         self._over = False
-        self._engines: dict[SequenceEngine, None] = {}  # that keep states for this stream
+        self._drains = False
+        self._engines: dict[SequenceEngine, object] = {}  # of sequences that came, and their scope
 
     def message(self, ticket: int, message: bytes) -> None:
         """Take one request of the stream."""
@@ -60,8 +61,8 @@ class StreamInfer:
             over = self._over
             if not over:
                 self._pending[ticket] = request
-            if engine is not None and request.sequence and request.sequence.scope is self:
-                self._engines[engine] = None
+            if engine is not None and request.sequence is not None:
+                self._engines[engine] = request.sequence.scope
         if over:  # ended by an error of an earlier request in between
             request.cancel()
             self._release()
@@ -95,7 +96,14 @@ class StreamInfer:
             request.resume()
 
     def drain(self) -> None:
-        """End the stream as soon as what was accepted is answered."""
+        """End the stream as soon as what was accepted is answered.
+
+        Not while sequences are in progress that it carries: it is called again when they are over.
+        """
+        with self._lock:
+            if self._drains or any(e.is_busy(scope) for e, scope in self._engines.items()):
+                return
+            self._drains = True
         self._call.finish_answered(*status_of(ShuttingDown()))
 
     def answer(self, ticket: int, reply: bytes) -> None:

@@ -19,6 +19,7 @@ from service.errors import (
     InvalidRequest,
     RequestCancelled,
     RequestError,
+    ShuttingDown,
     Unsupported,
     shown,
 )
@@ -73,6 +74,7 @@ class SequenceEngine:
         self._emptied = threading.Condition(self._lock)
         self._looks_at = math.inf  # when the thread looks by itself
         self._stops = False
+        self._on_fewer: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._watch, name=f"{model}-sequences", daemon=True)
         runner.bind(self._ended, self._look_sooner)
 
@@ -117,11 +119,6 @@ class SequenceEngine:
                 table.replaced,
             )
 
-    def holds(self, scope: object) -> bool:
-        """Tell whether sequences of a scope are in progress."""
-        with self._lock:
-            return self._table.holds(scope)
-
     def submit(self, request: Request, *, deferred: bool = False) -> None:
         """Accept a valid request; see Engine.submit.
 
@@ -132,6 +129,8 @@ class SequenceEngine:
         if wanted is None:
             if self._plain is None:
                 raise self._without_id()
+            if self._table.is_draining:
+                raise ShuttingDown
             self._plain.submit(request, deferred=deferred)
             return
         self._check(request, wanted)
@@ -174,10 +173,18 @@ class SequenceEngine:
             changes = self._table.release(scope, self._clock())
         self._apply(changes)
 
-    def drain(self) -> None:
-        """Refuse new sequences; those in progress go on."""
+    def is_busy(self, scope: object) -> bool:
+        """Tell whether sequences of a scope are in progress; None: of any."""
+        return not self._table.is_empty if scope is None else self._table.holds(scope)
+
+    def drain(self, on_fewer: Callable[[], None] = lambda: None) -> None:
+        """Refuse new sequences; those in progress go on.
+
+        on_fewer: told, on any thread, that some may have ended.
+        """
         with self._lock:
             self._table.is_draining = True
+            self._on_fewer = on_fewer
 
     def close(self, timeout: float) -> bool:
         """Refuse every request, answer those accepted, free the model; see Engine.close."""
@@ -249,9 +256,10 @@ class SequenceEngine:
             self._runner.stop(step)
         for step in changes.runs:
             self._run(step, deferred=deferred)
-        if self._table.is_closing:
+        if self._table.is_draining:
             with self._lock:
                 self._emptied.notify_all()
+            self._on_fewer()
 
     def _run(self, step: Step, *, deferred: bool) -> None:
         given = step.request.claim()

@@ -207,7 +207,7 @@ def test_same_id_in_two_scopes_does_not_meet() -> None:
         assert made.send(5, 1, scope=here).total == 2
         assert made.send(5, 1, scope=there).total == 11
         made.engine.release(here)
-        assert not made.engine.holds(here)
+        assert not made.engine.is_busy(here)
         assert made.engine.counts().open == 2
         assert made.send(5, 1, scope=there, end=True).total == 12
         assert made.send(5, 1, end=True).total == 101
