@@ -17,7 +17,7 @@ from service.rpc.codec import STREAM_TAIL
 from service.rpc.plan import Plan
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
-from service.tensors import Tensors, to_raw
+from service.tensors import BYTES, Tensors, to_raw
 from service.transport.seam import Arity, Bundle, Call, Code
 
 # Trailers of every unary answer, in microseconds.
@@ -37,6 +37,14 @@ class Failing(Protocol):
 
 
 FindStream = Callable[[Call], Failing | None]
+
+
+def can_bundle(plan: Plan) -> bool:
+    """Tell whether the lane can cut requests of a plan and join their answers."""
+    model = plan.served.model
+    has_strings = any(spec.datatype is BYTES for spec in model.signature.outputs)
+    rows_can_be_counted = all(entry.size for entry in plan.inputs)  # by the bytes of contents
+    return plan.may_bundle and model.may_bundle and rows_can_be_counted and not has_strings
 
 
 class BundleRequest(Request):

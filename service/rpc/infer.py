@@ -21,7 +21,7 @@ from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream
+from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream, can_bundle
 from service.rpc.codec import (
     MAX_ID_BYTES,
     decode_inputs,
@@ -42,11 +42,11 @@ from service.rpc.plan import (
     planned_inputs,
 )
 from service.rpc.regions import NO_REGIONS, Lease, Regions
-from service.rpc.sequences import step_of
+from service.rpc.sequences import Placed, drain_sequences, goes_on
 from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.rpc.traces import traced
-from service.tensors import BYTES, Signature, Tensors
+from service.tensors import Signature, Tensors
 from service.transport.seam import Arity, Bundle, Call, Lane, Metadata
 
 _LOG = logging.getLogger(__name__)
@@ -130,14 +130,9 @@ class InferService:
         self._lane = lane if self._forward is None else None  # it knows nothing of headers
 
     def drain(self, on_fewer: Callable[[], None]) -> None:
-        """Refuse all but the requests of sequences in progress.
-
-        on_fewer: told, on any thread, that sequences may have ended.
-        """
+        """Refuse all but what goes on with a sequence; see SequenceEngine.drain."""
         self.draining = True
-        for model in self._manager.servables():
-            if model.sequences is not None:
-                model.sequences.drain(on_fewer)
+        drain_sequences(self._manager, on_fewer)
 
     def flush(self) -> None:
         """Serve what was submitted since the last call; at the end of each burst."""
@@ -268,7 +263,7 @@ class InferService:
         try:
             request = parse_request(message)
             exchange.request_id = request.id
-            if self.draining and not self._goes_on(request):
+            if self.draining and not goes_on(self._manager, request):
                 raise ShuttingDown
             served = self._find(request)
         except RequestError as error:
@@ -292,16 +287,6 @@ class InferService:
             self._teach(cut.head, plan)
         return accepted
 
-    def _goes_on(self, request: ModelInferRequest) -> bool:
-        """Tell whether a request may belong to a sequence, which a server that drains lets end.
-
-        A model that can also be called without any refuses that by itself.
-        """
-        try:
-            return self._find(request).model.sequences is not None
-        except RequestError:
-            return False
-
     def _unlearn(self) -> None:
         """Let the lane forget what was found out before the served versions changed."""
         generation = self._manager.generation
@@ -312,12 +297,7 @@ class InferService:
     def _teach(self, head: bytes, plan: Plan) -> None:
         lane, model = self._lane, plan.served.model
         max_rows = model.scheduler.max_rows if plan.is_batched else 1
-        has_strings = any(spec.datatype is BYTES for spec in model.signature.outputs)
-        if lane is None or has_strings or plan.rows > max_rows:
-            return
-        if not (plan.may_bundle and model.may_bundle):
-            return
-        if not all(entry.size for entry in plan.inputs):  # the rows cannot be counted by size
+        if lane is None or plan.rows > max_rows or not can_bundle(plan):
             return
         if self._tracer.traces(model.name):  # each request is looked at
             return
@@ -337,24 +317,15 @@ class InferService:
         self, served: ServedModel, request: ModelInferRequest, context: _Context
     ) -> tuple[Plan, Tensors]:
         model = served.model
-        name, signature = model.name, model.signature
+        name = model.name
         regions_generation = self._regions.generation  # before any window is looked for
         try:
             parameters = request_parameters(request)
             if context.forwarded:
                 custom = {**parameters.custom, **context.forwarded}
                 parameters = replace(parameters, custom=custom)
-            if model.sequences is not None:
-                step = step_of(
-                    model,
-                    request,
-                    parameters.sequence,
-                    context.stream,
-                    stream_state=self._stream_state,
-                )
-                parameters = replace(parameters, sequence=step)
-                if step is not None:
-                    signature = model.sequences.signature
+            placed = Placed(context.stream, self._stream_state)
+            parameters, signature = placed.step_of(model, request, parameters)
             outputs = wanted_outputs(name, signature, request)
             delivery = delivery_of(name, signature, request, self._regions)
             inputs = decode_inputs(name, signature, request, self._regions)

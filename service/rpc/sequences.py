@@ -1,45 +1,74 @@
 """Which sequence a request belongs to: by its parameters, or by the stream that it came on."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from service.errors import InvalidRequest, shown
+from service.errors import InvalidRequest, RequestError, shown
 from service.inference.model import Model
 from service.inference.request import SequenceStep
+from service.lifecycle.manager import Manager
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.repository.sequences import Scope
+from service.rpc.parameters import RequestParameters
+from service.tensors import Signature
 
 
-def step_of(
-    model: Model,
-    request: ModelInferRequest,
-    wanted: SequenceStep | None,
-    stream: object | None,
-    *,
-    stream_state: bool,
-) -> SequenceStep | None:
-    """Return the step of a sequence that a request is; None if it is none.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a request came in.
 
-    wanted: what its parameters say. stream: the stream that it came on. stream_state: streams are
-    sequences of any model that says nothing else.
-    Raises InvalidRequest if a client sends what the server keeps for it.
+    stream: None for a call of its own. stream_state: streams are sequences of any model that says
+    nothing else.
     """
-    engine = model.sequences
-    if engine is None:
-        return None  # as Triton, which reads the parameters of sequences where there are some
-    spec = engine.spec
-    if spec.scope is Scope.ID or (spec.scope is Scope.DEFAULT and not stream_state):
-        stream = None
-    sent = next((t.name for t in request.inputs if t.name in engine.hidden_inputs), None)
-    if spec.is_inferred:
-        if not (wanted is not None and wanted.id) and (sent is not None or stream is None):
-            return None  # it brings its states along, as if nobody kept any
-        if sent is None and stream is None and wanted is None:
-            return None
-    if sent is not None:
-        raise InvalidRequest(
-            f"input '{shown(sent)}' of model '{model.name}' is kept by the server from one request "
-            "of a sequence to the next: leave it out"
-        )
-    if stream is None:
-        return wanted
-    return replace(wanted or SequenceStep(0, start=False, end=False), scope=stream)
+
+    stream: object | None
+    stream_state: bool
+
+    def scope_in(self, scope: Scope) -> object | None:
+        """Return the stream if it is what ids are private to; None if that is the model."""
+        is_stream = scope is Scope.STREAM or (scope is Scope.DEFAULT and self.stream_state)
+        return self.stream if is_stream else None
+
+    def step_of(
+        self, model: Model, request: ModelInferRequest, parameters: RequestParameters
+    ) -> tuple[RequestParameters, Signature]:
+        """Return what a request means to a model with states, and what it is to be valid against.
+
+        Raises InvalidRequest if a client sends what the server keeps for it.
+        """
+        engine = model.sequences
+        if engine is None:
+            return parameters, model.signature
+        wanted, scope = parameters.sequence, self.scope_in(engine.spec.scope)
+        names = (tensor.name for tensor in request.inputs)
+        sent = next((name for name in names if name in engine.hidden_inputs), None)
+        has_id = wanted is not None and bool(wanted.id)
+        if engine.spec.is_inferred and not has_id and (sent is not None or scope is None):
+            # It brings its states along, as if nobody kept any.
+            return replace(parameters, sequence=None), model.signature
+        if sent is not None:
+            raise InvalidRequest(
+                f"input '{shown(sent)}' of model '{model.name}' is kept by the server from one "
+                "request of a sequence to the next: leave it out"
+            )
+        if scope is not None:
+            wanted = replace(wanted or SequenceStep(0, start=False, end=False), scope=scope)
+        return replace(parameters, sequence=wanted), engine.signature
+
+
+def goes_on(manager: Manager[Model], request: ModelInferRequest) -> bool:
+    """Tell whether a request may belong to a sequence, which a server that drains lets end.
+
+    A model that can also be called without any refuses that by itself.
+    """
+    try:
+        return manager.find(request.model_name, request.model_version).sequences is not None
+    except RequestError:
+        return False
+
+
+def drain_sequences(manager: Manager[Model], on_fewer: Callable[[], None]) -> None:
+    """Refuse new sequences of every model; see SequenceEngine.drain."""
+    for model in manager.servables():
+        if model.sequences is not None:
+            model.sequences.drain(on_fewer)
