@@ -503,6 +503,39 @@ pub mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn detached_messages_leave_the_order_of_the_others(
+            order in Just((0..12_u8).collect::<Vec<_>>()).prop_shuffle(),
+            is_detached in proptest::collection::vec(any::<bool>(), 12),
+        ) {
+            let call = stream(12);
+            call.finish_answered(end(0));
+            let detached = |ticket: u8| is_detached[usize::from(ticket)];
+            for &ticket in &order {
+                prop_assert_eq!(code(&call), None);
+                if detached(ticket) {
+                    call.detach(u64::from(ticket));
+                } else {
+                    answer(&call, u64::from(ticket), &[ticket + 1]);
+                }
+            }
+            let expected: Vec<_> = (0..12).filter(|&ticket| !detached(ticket)).map(|t| t + 1).collect();
+            let count = 12 - expected.len();
+            prop_assert_eq!(written(&call), (expected.clone(), vec![1; expected.len()]));
+            for left in (0..count).rev() {
+                prop_assert_eq!(code(&call), None);
+                send(&call, b"part", 0);
+                if left % 2 == 0 {
+                    send(&call, b"last", 1);
+                } else {
+                    call.settle(1);
+                }
+            }
+            prop_assert_eq!(code(&call), Some(0));
+        }
+    }
+
     #[test]
     fn the_first_answer_to_a_message_counts() {
         let call = stream(3);

@@ -5,12 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from exporter.signing import sign_version
 from service.repository.manifest import Manifest, sha256_of
 from service.tensors import INT32, TensorSpec
 from tests.support import python_models
 from tests.support.commands import Run
+from tests.support.signed import write_keys
 
 FLAG = "--allow-python-backend"
+
+
+def write_manifest(version: Path, *files: str) -> None:
+    """Write a manifest with the digests of these files."""
+    spec = (TensorSpec("X", INT32, (-1,)),)
+    digests = {name: sha256_of(version / name) for name in files}
+    manifest = Manifest(version.parent.name, int(version.name), spec, spec, 0, 0, digests)
+    (version / "manifest.json").write_text(manifest.to_json())
 
 
 @pytest.fixture
@@ -59,17 +69,27 @@ def test_check_loads_them(penstock: Run, models: Path) -> None:
 def test_a_manifest_guards_the_code(penstock: Run, models: Path) -> None:
     """A file that was changed, or that it does not list, is not run."""
     version = models / "repeat_int32" / "1"
-    spec = (TensorSpec("X", INT32, (-1,)),)
-    files = {"model.py": sha256_of(version / "model.py")}
-    manifest = Manifest("repeat_int32", 1, spec, spec, 0, 0, files)
-    (version / "manifest.json").write_text(manifest.to_json())
+    write_manifest(version, "model.py")
     assert penstock("check", models, FLAG).code == 0
     with (version / "model.py").open("a") as file:
         file.write("\n")
     ran = penstock("check", models, FLAG)
     assert ran.code == 1
     assert "model.py: checksum mismatch" in ran.out
-    (version / "manifest.json").write_text(
-        Manifest("repeat_int32", 1, spec, spec, 0, 0, {}).to_json()
-    )
+    write_manifest(version)
     assert "gives no digest for model.py" in penstock("check", models, FLAG).out
+
+
+def test_a_signature_guards_the_code(penstock: Run, tmp_path: Path) -> None:
+    """A signed version is served, and none to which a file was added."""
+    private, public = write_keys(tmp_path)
+    models = python_models.write(tmp_path / "models", "square_int32")
+    version = models / "square_int32" / "1"
+    write_manifest(version, "model.py")
+    sign_version(version, private)
+    flags = (FLAG, "--require-signature", public)
+    assert penstock("check", models, *flags).code == 0
+    (version / "helper.py").write_text("")
+    ran = penstock("check", models, *flags)
+    assert ran.code == 1
+    assert "['helper.py'] was added" in ran.out
