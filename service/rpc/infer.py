@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from service.errors import (
     DeadlineUnmeetable,
@@ -16,7 +16,7 @@ from service.errors import (
 )
 from service.inference.engine import Engine
 from service.inference.model import Model
-from service.inference.request import OnEnd, Outcome, Parameter, Request, batch_key
+from service.inference.request import OnEnd, Parameter, Request, batch_key
 from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
@@ -29,6 +29,7 @@ from service.rpc.codec import (
     wanted_outputs,
 )
 from service.rpc.delivery import delivery_of, input_windows
+from service.rpc.exchange import Exchange, Identified
 from service.rpc.methods import CATEGORY_OF, INFER
 from service.rpc.options import DEFAULT_OPTIONS, InferOptions
 from service.rpc.parameters import request_parameters
@@ -43,40 +44,15 @@ from service.rpc.plan import (
 )
 from service.rpc.regions import NO_REGIONS, Lease, Regions
 from service.rpc.sequences import Placed, drain_sequences, goes_on
-from service.rpc.served import ServedModel
+from service.rpc.served import ServedModel, ServedModels
 from service.rpc.status import status_of
 from service.rpc.traces import traced
 from service.tensors import Signature, Tensors
-from service.transport.seam import Arity, Bundle, Call, Lane, Metadata
+from service.transport.seam import Arity, Bundle, Call, Lane
 
 _LOG = logging.getLogger(__name__)
 _CATEGORY: Final = CATEGORY_OF[INFER]
 _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
-
-
-class Exchange(Protocol):
-    """One request and the place where its answer goes."""
-
-    served: ServedModel
-    request_id: str
-    wants_empty_final: bool
-
-    def begin(self, served: ServedModel) -> None:
-        """Note which model answers. Raises Unsupported if its answers cannot be given here."""
-
-    def responded(self, outputs: Tensors) -> bool:
-        """Give one of several responses. False: the next one is to wait for room."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """Answer with the outcome."""
-
-
-class Identified(Protocol):
-    """A call, or what will become one."""
-
-    @property
-    def metadata(self) -> Metadata:
-        """What its caller sent; see seam.Call."""
 
 
 class _Context(NamedTuple):
@@ -114,7 +90,7 @@ class InferService:
         self._forward = options.forward
         self._tracer = options.tracer
         self._taken_ns = 0  # when the request at hand came, where anything is traced
-        self._served: dict[tuple[str, str], ServedModel] = {}
+        self._served = ServedModels(manager)
         self._plans = Plans()
         self._touched: dict[Engine, None] = {}
         self._lane: Lane | None = None
@@ -265,7 +241,7 @@ class InferService:
             exchange.request_id = request.id
             if self.draining and not goes_on(self._manager, request):
                 raise ShuttingDown
-            served = self._find(request)
+            served = self._served.find(request.model_name, request.model_version)
         except RequestError as error:
             self.unknown.record_outcome(status_of(error)[0].name)
             raise
@@ -276,7 +252,9 @@ class InferService:
                 accepted = self._schedule(plan, inputs, deadline, exchange)
             except ShuttingDown:
                 # Its version was swapped out since it was found: its successor serves it.
-                plan, inputs = self._plan(self._find(request), request, context)
+                plan, inputs = self._plan(
+                    self._served.find(request.model_name, request.model_version), request, context
+                )
                 accepted = self._schedule(plan, inputs, deadline, exchange)
         except RequestError as error:
             served.record(status_of(error)[0])
@@ -304,14 +282,6 @@ class InferService:
         self._unlearn()
         answer = BundleAnswer(plan, self._arity_of, self._find_stream, self.free_shrunk)
         lane.learn(head, [entry.size for entry in plan.inputs], plan.rows, max_rows, answer)
-
-    def _find(self, request: ModelInferRequest) -> ServedModel:
-        model = self._manager.find(request.model_name, request.model_version)
-        key = (model.name, model.version)
-        served = self._served.get(key)
-        if served is None or served.model is not model:  # new, or loaded anew
-            served = self._served[key] = ServedModel(model)
-        return served
 
     def _plan(
         self, served: ServedModel, request: ModelInferRequest, context: _Context

@@ -1,6 +1,7 @@
 """A model version with what encodes its answers and counts them."""
 
 from service.inference.model import Model
+from service.lifecycle.manager import Manager
 from service.rpc.codec import ReplyEncoder
 from service.rpc.delivery import DeliveringEncoder, Delivery
 from service.transport.seam import Code
@@ -28,3 +29,24 @@ class ServedModel:
     def record(self, code: Code, count: int = 1) -> None:
         """Count answers."""
         self.scheduler.stats.record_outcome(code.name, count)
+
+
+class ServedModels:
+    """The versions that requests have named, found once. For one thread."""
+
+    def __init__(self, manager: Manager[Model]) -> None:
+        self._manager = manager
+        self._known: dict[tuple[str, str], ServedModel] = {}
+        self._generation = -1
+
+    def find(self, name: str, version: str) -> ServedModel:
+        """Return the version that a request names. Raises as Manager.find."""
+        model = self._manager.find(name, version)
+        if self._generation != self._manager.generation:  # what is gone is let go of
+            self._known.clear()
+            self._generation = self._manager.generation
+        key = (model.name, model.version)
+        served = self._known.get(key)
+        if served is None or served.model is not model:
+            served = self._known[key] = ServedModel(model)
+        return served

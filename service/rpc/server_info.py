@@ -38,6 +38,8 @@ from service.transport.seam import Code
 
 EXTENSIONS: Final = (
     "classification",
+    "sequence",
+    "sequence(string_id)",
     "model_configuration",
     "binary_tensor_data",
     "parameters",

@@ -205,3 +205,24 @@ def test_a_server_that_ends_removes_what_it_was_given(tmp_path: Path, serve: Ser
             stop.set()
         assert server.wait() == 0
     assert list(temporary.iterdir()) == []
+
+
+def test_what_is_unloaded_is_let_go_of(controlled: Controlled) -> None:
+    """Twenty models that come and go leave no file, no thread and hardly any memory behind."""
+    c = controlled
+    files = {"1/model.onnx": models.mlp(sizes=(784, 1024, 1024, 10))}  # 7 MiB of weights
+
+    def come_and_go(count: int) -> None:
+        for number in range(count):
+            c.load(f"m{number}", {}, files)
+            c.unload(f"m{number}")
+
+    def threads() -> int:
+        return len(list(Path(f"/proc/{c.server.process.pid}/task").iterdir()))
+
+    come_and_go(5)
+    before = c.server.descriptors(), threads(), c.server.rss_mib()
+    come_and_go(20)
+    assert c.server.descriptors() <= before[0]
+    assert threads() <= before[1]
+    assert c.server.rss_mib() < before[2] + 70  # half of what twenty would keep
