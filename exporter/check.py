@@ -1,6 +1,7 @@
 """Checks of the written file: the ONNX standard, and that it says what was asked for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -77,9 +78,15 @@ def check_signature(
 
 
 def served_signature(
-    path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    defaults: Sequence[TensorSpec] = (),
 ) -> Graph:
-    """Return inputs and outputs of a file as a server sees them: free axes by their names."""
+    """Return inputs and outputs of a file as a server sees them: free axes by their names.
+
+    defaults: inputs that have a value of their own.
+    """
     model = onnx.load(str(path), load_external_data=False)
     names = {
         value.name: [dim.dim_param or None for dim in value.type.tensor_type.shape.dim]
@@ -97,6 +104,7 @@ def served_signature(
     return Graph(
         tuple(tensor(spec) for spec in inputs),
         tuple(tensor(spec) for spec in outputs),
+        tuple(replace(tensor(spec), optional=True) for spec in defaults),
     )
 
 

@@ -198,7 +198,8 @@ def try_version(
     session = Session(path, manifest.session if manifest is not None else None)
     try:
         parsed = None if config is None else ModelConfig.FromString(config)
-        spec = resolve(served_signature(path, session.inputs, session.outputs), parsed, manifest)
+        graph = served_signature(path, session.inputs, session.outputs, session.defaults)
+        spec = resolve(graph, parsed, manifest)
     except LoadError as error:
         return [str(error)], warnings
     warnings += _batching(spec)

@@ -44,6 +44,12 @@ class Session:
             ) from error
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        # Inputs that have a value of their own; most are weights that an exporter declared so.
+        self.defaults = tuple(
+            _spec(node)
+            for node in self._session.get_overridable_initializers()
+            if node.type in BY_ONNX
+        )
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the outputs by name. Raises ConversionFailed if the run fails."""

@@ -122,6 +122,7 @@ class Settings:
     allow_client_shm: bool = _setting(
         False, "let clients register shared memory, for inputs and outputs"
     )
+    max_shm_regions: int = _setting(256, "regions registered at once, an open file each")
     allow_python_backend: bool = _setting(
         False, "run model.py of models with backend 'python': code of the repository"
     )
@@ -223,6 +224,7 @@ _RANGES: Final = (
     ("max_connection_calls", 1, 100_000),
     ("max_connections", 1, 1_000_000),
     ("stream_window", 1, 65536),
+    ("max_shm_regions", 1, 1_000_000),
     ("max_resets_per_second", 1, 1_000_000),
     ("max_control_frames_per_second", 1, 1_000_000),
     ("keepalive_time", 0, _WEEK_S),

@@ -54,7 +54,9 @@ class Server:
         self._loader = ModelLoader(settings)
         self.manager: Manager[Model] = Manager(self._loader.read_config, self._loader.load)
         self._regions = Regions(
-            enabled=settings.allow_client_shm, max_read_bytes=settings.max_message_mib << 20
+            enabled=settings.allow_client_shm,
+            limit=settings.max_shm_regions,
+            max_read_bytes=settings.max_message_mib << 20,
         )
         self._tracer = Tracer(settings.trace_file, self.manager.invalidate)
         restrictions = Restrictions(settings.restrict)

@@ -4,13 +4,11 @@ Raw contents become read-only views on the message's bytes. The part of an answe
 same for a shape is encoded once; an answer is that part, the id and the contents, joined.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from service.errors import InvalidRequest, RegionLimit, shown
+from service.errors import InvalidRequest, shown
 from service.inference.validation import (
     as_text,
     check_input_names,
@@ -19,27 +17,20 @@ from service.inference.validation import (
 )
 from service.pb.grpc_service_pb2 import (
     InferParameter,
-    InferTensorContents,
     ModelInferRequest,
     ModelInferResponse,
 )
-from service.rpc.regions import NO_REGIONS, Place, Regions
-from service.rpc.tensor_parameters import REGION, place_of
+from service.rpc.contents import check_raw_count, raw_tensor, shared_tensor, typed_tensor
+from service.rpc.regions import NO_REGIONS, Regions
+from service.rpc.tensor_parameters import place_of
 from service.rpc.wire import check_counts, check_part_counts, length_delimited, varint
 from service.tensors import (
-    BOOL,
     BY_WIRE,
     BYTES,
-    Array,
     Datatype,
-    MalformedContents,
     Shape,
     Signature,
     Tensors,
-    TensorSpec,
-    WrongElementCount,
-    element_count,
-    from_raw,
     to_raw,
 )
 
@@ -83,7 +74,7 @@ def decode_inputs(
     check_counts("inputs", inputs)
     check_input_names(model, signature, [tensor.name for tensor in inputs])
     if raw and len(raw) != len(inputs):
-        _check_raw_count(model, request)
+        check_raw_count(model, request)
     arrays: Tensors = {}
     has_bytes = False
     shared = 0  # bytes of the inputs that are in shared memory
@@ -98,16 +89,20 @@ def decode_inputs(
         has_bytes = has_bytes or spec.datatype is BYTES
         if tensor.parameters and (place := place_of(tensor)) is not None:
             shared += place.size
-            arrays[spec.name] = _from_shared(model, spec, shape, tensor, place, shared, regions)
+            window = regions.window(place)
+            regions.check_read(shared)
+            arrays[spec.name] = shared_tensor(model, spec, shape, tensor, window)
         elif not raw:
-            arrays[spec.name] = _from_contents(model, spec, shape, tensor)
+            arrays[spec.name] = typed_tensor(model, spec, shape, tensor)
         elif tensor.HasField("contents"):
             raise InvalidRequest(
                 "contents field must not be specified when using raw_input_contents for "
                 f"'{shown(spec.name)}' for model '{model}'"
             )
         else:
-            arrays[spec.name] = _from_raw(model, spec, shape, next(contents))
+            arrays[spec.name] = raw_tensor(model, spec, shape, next(contents))
+    if next(contents, None) is not None:  # as many as there are inputs, but some are shared
+        check_raw_count(model, request)
     return as_text(arrays, signature) if has_bytes and not signature.takes_bytes else arrays
 
 
@@ -209,147 +204,3 @@ def raw_field(raw: bytes) -> tuple[bytes, bytes, bytes]:
 def id_field(request_id: str) -> bytes:
     """Return the id of an answer as a field; nothing for none."""
     return length_delimited(3, request_id.encode()) if request_id else b""
-
-
-def _check_raw_count(model: str, request: ModelInferRequest) -> None:
-    """Refuse a request whose raw contents are not one for each input that is in the message."""
-    raw = request.raw_input_contents
-    inputs = [tensor for tensor in request.inputs if REGION not in tensor.parameters]
-    for tensor in inputs:
-        if tensor.HasField("contents"):
-            raise InvalidRequest(
-                "contents field must not be specified when using raw_input_contents for "
-                f"'{shown(tensor.name)}' for model '{model}'"
-            )
-    if len(raw) < len(inputs):
-        name = shown(inputs[len(raw)].name)
-        raise InvalidRequest(
-            f"unable to find data for input tensor '{name}' for model '{model}' in request."
-        )
-    if len(raw) > len(inputs):
-        raise InvalidRequest(
-            f"expected {len(inputs)} raw_input_contents for model '{model}', one an input, got "
-            f"{len(raw)}"
-        )
-
-
-def _from_shared(
-    model: str,
-    spec: TensorSpec,
-    shape: Shape,
-    tensor: ModelInferRequest.InferInputTensor,
-    place: Place,
-    shared: int,
-    regions: Regions,
-) -> Array:
-    """Return a copy of an input in shared memory. shared: bytes with those of inputs before it."""
-    where = f"for input '{shown(spec.name)}' for model '{model}'"
-    if tensor.HasField("contents"):
-        raise InvalidRequest(
-            "unexpected 'content' provided when using shared memory for input tensor "
-            f"'{shown(spec.name)}' for model '{model}'"
-        )
-    window = regions.window(place)
-    expected = element_count(shape) * spec.datatype.itemsize
-    if spec.datatype is not BYTES and window.size != expected:  # before it is copied for nothing
-        raise InvalidRequest(
-            f"input byte size mismatch {where}. Expected {expected}, got {window.size}"
-        )
-    if shared > regions.max_read_bytes:
-        raise RegionLimit(
-            f"inputs in shared memory of {shared} bytes, at most {regions.max_read_bytes} are read "
-            f"for one request, as many as a message may have: {where}"
-        )
-    return _from_raw(model, spec, shape, window.read())
-
-
-def _from_raw(model: str, spec: TensorSpec, shape: Shape, raw: bytes) -> Array:
-    try:
-        return from_raw(spec.datatype, shape, raw)
-    except WrongElementCount as error:
-        raise _wrong_elements(model, spec, error) from None
-    except MalformedContents as error:
-        where = f"for input '{shown(spec.name)}' for model '{model}'"
-        if spec.datatype is BYTES:
-            raise InvalidRequest(f"{error} {where}") from None
-        raise InvalidRequest(f"input byte size mismatch {where}. {error}") from None
-
-
-def _wrong_elements(model: str, spec: TensorSpec, error: WrongElementCount) -> InvalidRequest:
-    name = shown(spec.name)
-    if error.got > error.expected:
-        return InvalidRequest(
-            f"unexpected number of string elements {error.got} for inference input '{name}' for "
-            f"model '{model}', expecting {error.expected}"
-        )
-    return InvalidRequest(
-        f"expected {error.expected} string elements for inference input '{name}' for model "
-        f"'{model}', got {error.got}"
-    )
-
-
-def _from_contents(
-    model: str,
-    spec: TensorSpec,
-    shape: Shape,
-    tensor: ModelInferRequest.InferInputTensor,
-) -> Array:
-    name, datatype = shown(spec.name), spec.datatype
-    count = element_count(shape)
-    if not tensor.HasField("contents"):
-        if count == 0:
-            return np.empty(shape, datatype.numpy)
-        raise InvalidRequest(
-            f"unable to find data for input tensor '{name}' for model '{model}' in request."
-        )
-    if datatype.contents is None:
-        raise InvalidRequest(
-            f"{datatype} requires raw_input_contents: input '{name}' for model '{model}'"
-        )
-    values = _typed_values(model, spec, datatype, tensor.contents)
-    if len(values) != count:
-        if datatype is BYTES:
-            raise _wrong_elements(model, spec, WrongElementCount(count, len(values)))
-        size = datatype.itemsize
-        raise InvalidRequest(
-            f"input byte size mismatch for input '{name}' for model '{model}'. "
-            f"Expected {count * size}, got {len(values) * size}"
-        )
-    return _to_array(name, datatype, values).reshape(shape)
-
-
-def _typed_values(
-    model: str, spec: TensorSpec, datatype: Datatype, contents: InferTensorContents
-) -> Sequence[Any]:
-    filled = [field.name for field, _ in contents.ListFields()]
-    name = shown(spec.name)
-    if len(filled) > 1:
-        raise InvalidRequest(
-            f"unexpected explicit tensor data for input tensor '{name}' for model '{model}': "
-            f"{' and '.join(filled)} are filled, binary data was already supplied."
-        )
-    if filled and filled[0] != datatype.contents:
-        other = next(d.wire for d in BY_WIRE.values() if d.contents == filled[0])
-        raise InvalidRequest(
-            f"unexpected explicit tensor data for input tensor '{name}' for model '{model}' of "
-            f"type '{other}', expected datatype '{datatype}'"
-        )
-    values: Sequence[Any] = getattr(contents, datatype.contents or "")
-    return values
-
-
-def _to_array(name: str, datatype: Datatype, values: Sequence[Any]) -> Array:
-    if datatype is BYTES:
-        elements = np.empty(len(values), dtype=object)
-        elements[:] = values
-        return elements
-    if datatype is BOOL or datatype.itemsize >= 4:
-        return np.fromiter(values, datatype.numpy, len(values))
-    # INT8 to UINT16 travel in 32-bit fields.
-    wide = np.fromiter(values, np.int64, len(values))
-    limits = np.iinfo(datatype.numpy)
-    if wide.size and (wide.min() < limits.min or wide.max() > limits.max):
-        raise InvalidRequest(
-            f"value out of range for input '{name}': {datatype} holds {limits.min} to {limits.max}"
-        )
-    return wide.astype(datatype.numpy)

@@ -19,7 +19,6 @@ from service.errors import (
 )
 from service.inference.request import OnEnd, Outcome
 
-MAX_REGIONS: Final = 256  # each keeps a descriptor open, and a process often has 1024 of them
 _MAX_NAME: Final = 1024  # characters
 DISABLED: Final = "Client shared memory is disabled. Start the server with --allow-client-shm"
 
@@ -149,10 +148,14 @@ class Lease:
 class Regions:
     """The regions of all clients in one space of names. Its methods may be called by any thread."""
 
-    def __init__(self, *, enabled: bool, max_read_bytes: int = 0) -> None:
-        """max_read_bytes: of the inputs of one request. enabled: clients may register memory."""
+    def __init__(self, *, enabled: bool, limit: int = 0, max_read_bytes: int = 0) -> None:
+        """limit: regions at once. max_read_bytes: of the inputs of one request.
+
+        enabled: clients may register memory.
+        """
         self.enabled = enabled
         self.max_read_bytes = max_read_bytes
+        self._limit = limit
         self.generation = 0  # another one whenever a name means something else than before
         self._lock = threading.Lock()
         self._regions: dict[str, Region] = {}
@@ -219,6 +222,14 @@ class Regions:
             raise InvalidRequest(f"Invalid offset + byte size for shared memory region: '{name}'")
         return Window(region, place.offset, place.size)
 
+    def check_read(self, size: int) -> None:
+        """Raise RequestError if the inputs of one request in shared memory are too large."""
+        if size > self.max_read_bytes:
+            raise RegionLimit(
+                f"inputs in shared memory of {size} bytes, at most {self.max_read_bytes} are read "
+                "for one request, as many as a message may have"
+            )
+
     def close(self) -> None:
         """Forget all regions."""
         self.unregister(SystemOrigin, "")
@@ -232,10 +243,10 @@ class Regions:
     def _check_free(self, name: str) -> None:
         if name in self._regions:
             raise RegionExists(f"shared memory region '{shown(name)}' already in manager")
-        if len(self._regions) >= MAX_REGIONS:
+        if len(self._regions) >= self._limit:
             raise RegionLimit(
                 f"{len(self._regions)} shared memory regions are registered, which is the most: "
-                "unregister what is no longer used",
+                "unregister what is no longer used, or raise --max-shm-regions",
             )
 
 

@@ -62,7 +62,6 @@ class BoundBackend:
         """
         self._session = session
         self._signature = signature
-        self._names = {spec.name for spec in signature.inputs}
         self._layouts = {size: layout_of(signature, size) for size in sizes}
         self._make = make
         self._idle: dict[int, list[Buffers]] = {size: [] for size in sizes}
@@ -94,12 +93,11 @@ class BoundBackend:
 
     def run(self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt) -> Tensors:
         """Run the model once; see Backend.run."""
-        if inputs.keys() != self._names:  # optional inputs were left out
-            return self._run_without(inputs, outputs, interrupt)
         rows = len(next(iter(inputs.values()))) if self._signature.batched else None
         size = bucket_of(rows or 1, self._layouts)
         if size is None:
-            return self._run_without(inputs, outputs, interrupt)
+            with self._turn:
+                return self._session.run(inputs, outputs, interrupt)
         with self._turn:
             buffers = self._take(size)
             try:
@@ -114,13 +112,6 @@ class BoundBackend:
         """Free the buffers, then the session."""
         self._free()
         self._session.close()
-
-    def _run_without(
-        self, inputs: Tensors, outputs: Sequence[str], interrupt: Interrupt
-    ) -> Tensors:
-        """Run what the buffers are not for."""
-        with self._turn:
-            return self._session.run(inputs, outputs, interrupt)
 
     def _free(self) -> None:
         for stack in self._idle.values():

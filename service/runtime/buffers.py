@@ -36,8 +36,8 @@ class Layout:
 def layout_of(signature: Signature, rows: int) -> Layout:
     """Return the buffers for batches of up to so many rows; rows mean nothing without a batch.
 
-    Raises LoadError if a tensor has an extent that is not known beforehand, or elements of no
-    fixed size.
+    Raises LoadError if a tensor has an extent that is not known beforehand, elements of no fixed
+    size, or may be left out.
     """
 
     def slots(specs: Sequence[TensorSpec]) -> _Slots:
@@ -47,6 +47,8 @@ def layout_of(signature: Signature, rows: int) -> Layout:
 
 
 def _extents(signature: Signature, spec: TensorSpec, rows: int) -> Shape:
+    if spec.optional:  # ONNX Runtime binds no input that has a default
+        raise LoadError(f"'{spec.name}' is optional: buffers need inputs that are always there")
     shape = (rows, *spec.shape[1:]) if signature.batched else spec.shape
     if any(extent < 0 for extent in shape) or spec.datatype in (BYTES, BF16):
         raise LoadError(

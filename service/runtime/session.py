@@ -116,6 +116,7 @@ class Session:
         self.defaults = tuple(
             replace(_graph_tensor(path, node), optional=True)
             for node in self._session.get_overridable_initializers()
+            if node.type in BY_ONNX  # else it is a weight that nobody could send
         )
         taken = (*self.inputs, *self.defaults)
         self._typed = BF16 in {tensor.datatype for tensor in (*taken, *self.outputs)}

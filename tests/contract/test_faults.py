@@ -7,7 +7,7 @@ from tests.support.servers import ROOT
 _TEXT = (ROOT / "docs" / "faults.md").read_text()
 _ROWS = re.findall(r"^\| ([A-Z]\d+) \|.*\| ([^|]+) \|$", _TEXT, re.MULTILINE)
 _BASE = ROOT / "tests" / "integration"
-_GROUPS = {"A": 17, "B": 28, "C": 9, "D": 20, "E": 16, "J": 10}
+_GROUPS = {"A": 17, "B": 28, "C": 10, "D": 20, "E": 16, "J": 10}
 _CASES = [f"{group}{number + 1}" for group, size in _GROUPS.items() for number in range(size)]
 
 

@@ -17,7 +17,6 @@ from service.pb.grpc_service_pb2 import (
     SystemSharedMemoryStatusRequest,
     SystemSharedMemoryUnregisterRequest,
 )
-from service.rpc.regions import MAX_REGIONS
 from service.tensors import BYTES, FP32, INT64, to_raw
 from tests.integration.faults.conftest import LIMIT_MIB, Guarded
 from tests.support import servers
@@ -36,13 +35,15 @@ from tests.support.stub import WAIT_S, Stub, refusal
 from tests.support.waiting import eventually
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
+_REGIONS = 8
 _DISABLED = "Client shared memory is disabled. Start the server with --allow-client-shm"
 
 
 @pytest.fixture(scope="module")
 def sharing(fault_repository: object, transport: str) -> Iterator[Guarded]:
     """Serve with shared memory and small limits."""
-    flags = ["--allow-client-shm", f"--max-message-mib={LIMIT_MIB}", f"--transport={transport}"]
+    flags = ["--allow-client-shm", f"--max-shm-regions={_REGIONS}", f"--transport={transport}"]
+    flags += [f"--max-message-mib={LIMIT_MIB}"]
     with servers.serve(fault_repository, *flags) as server:  # type: ignore[arg-type]
         yield Guarded(server, transport)
 
@@ -257,11 +258,11 @@ def test_memory_of_the_server_cannot_be_named(sharing: Guarded) -> None:
 def test_too_many_regions(sharing: Guarded) -> None:
     """J8: Regions above the limit are refused, and there is room again when some are forgotten."""
     with sharing.unharmed() as stub, segment(64) as made:
-        for number in range(MAX_REGIONS):
+        for number in range(_REGIONS):
             register(stub, f"r{number}", made.key, 64)
         code, text = refused(stub, "more", made.key, 64)
         assert code is EXHAUSTED
-        assert text.startswith(f"{MAX_REGIONS} shared memory regions are registered")
+        assert text.startswith(f"{_REGIONS} shared memory regions are registered")
         unregister(stub, "r0")
         register(stub, "more", made.key, 64)
         unregister(stub)

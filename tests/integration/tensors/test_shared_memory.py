@@ -324,5 +324,11 @@ def test_size_must_be_the_tensors(stub: Stub) -> None:
             "input byte size mismatch for input 'INPUT1' for model 'simple'. Expected 64, got 128"
         ) in refusal(stub.infer, request)[1]
         request = shared_simple(name)
-        request.raw_input_contents.append(bytes(64))
-        assert "expected 0 raw_input_contents" in refusal(stub.infer, request)[1]
+        for count in (1, 2, 3):
+            request.raw_input_contents.append(bytes(64))
+            code, text = refusal(stub.infer, request)
+            assert code.name == "INVALID_ARGUMENT"
+            assert (
+                f"expected 0 raw_input_contents for model 'simple', one an input, got {count}"
+                in text
+            )

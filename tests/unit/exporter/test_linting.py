@@ -10,7 +10,7 @@ import pytest
 from exporter.cli import main
 from exporter.errors import UsageError
 from exporter.linting import ERROR, WARNING, lint
-from tests.support import models
+from tests.support import forms, models
 from tests.support.signed import write_keys
 from tests.support.versions import publish_mlp
 
@@ -24,6 +24,16 @@ def test_a_version_of_the_exporter_is_clean(tmp_path: Path) -> None:
     publish_mlp(tmp_path, labels=tuple("abcdefghij"), labels_of="Y", write_config=True)
     publish_mlp(tmp_path)
     assert _said(tmp_path) == []
+
+
+def test_optional_inputs_are_those_with_a_default(tmp_path: Path) -> None:
+    """config.pbtxt may name an input that has a default, as the server takes it."""
+    config = (
+        'max_batch_size: 4 input { name: "X" data_type: TYPE_FP32 dims: 1 } '
+        'input { name: "D" data_type: TYPE_FP32 dims: 1 optional: true }'
+    )
+    models.publish(tmp_path, "m", forms.with_default(), config=config)
+    assert [text for level, text in _said(tmp_path) if level == ERROR] == []
 
 
 def _flip_a_bit(version: Path) -> None:

@@ -219,7 +219,7 @@ def test_typed_requests_are_no_plans() -> None:
 
 def shared_plan() -> tuple[bytes, SharedPlan, Regions]:
     """Return a request with A in shared memory and B in the message, and its plan."""
-    regions = Regions(enabled=True, max_read_bytes=100)
+    regions = Regions(enabled=True, limit=2, max_read_bytes=100)
     regions.register(Region("r", CountingMemory(), 100, SystemOrigin("/k", 0)))
     sent = {name: (FP32, np.zeros((1, 2), np.float32)) for name in ("A", "B")}
     request = raw_request("m", sent, request_id="id")

@@ -14,7 +14,6 @@ from service.errors import (
 )
 from service.inference.request import NO_TIMINGS, Outcome
 from service.rpc.regions import (
-    MAX_REGIONS,
     CudaOrigin,
     Lease,
     Origin,
@@ -50,7 +49,7 @@ SYSTEM, CUDA = SystemOrigin("/k", 0), CudaOrigin(0)
 
 def regions_with(*names: str, origin: Origin = SYSTEM) -> tuple[Regions, dict[str, FakeMemory]]:
     """Return regions of 100 bytes with these names, and their memories."""
-    regions, memories = Regions(enabled=True), {name: FakeMemory() for name in names}
+    regions, memories = Regions(enabled=True, limit=8), {name: FakeMemory() for name in names}
     for name, memory in memories.items():
         regions.check_new(name)
         regions.register(Region(name, memory, 100, origin))
@@ -113,8 +112,10 @@ def test_names_have_bounds(name: str) -> None:
 
 def test_number_of_regions_is_bounded() -> None:
     """At the limit nothing more is registered, until something is forgotten."""
-    regions, _ = regions_with(*(f"r{number}" for number in range(MAX_REGIONS)))
-    with pytest.raises(RegionLimit, match=f"{MAX_REGIONS} shared memory regions are registered"):
+    regions, _ = regions_with(*(f"r{number}" for number in range(8)))
+    with pytest.raises(
+        RegionLimit, match=r"8 shared memory regions are registered, .* raise --max-"
+    ):
         regions.check_new("more")
     regions.unregister(SystemOrigin, "r7")
     regions.check_new("more")

@@ -38,7 +38,7 @@ class Bench:
     """The service with a GPU of its own."""
 
     def __init__(self) -> None:
-        self.regions = Regions(enabled=True)
+        self.regions = Regions(enabled=True, limit=8)
         self.asked: list[tuple[bytes, int, int]] = []
         self.memory = FakeMemory()
         self.service = SharedMemoryService(self.regions, self._open)

@@ -235,6 +235,32 @@ def test_answers_are_those_of_plain_runs(tmp_path: Path, kind: type[HostBuffers]
     assert pinned
 
 
+@pytest.mark.parametrize("kind", [HostBuffers, partial(GraphBuffers, device_id=0)])
+def test_tensors_without_axes_go_through_buffers(tmp_path: Path, kind: type[HostBuffers]) -> None:
+    """A model of rank 0 has buffers of one element."""
+    loaded = load(tmp_path, models.scalar())
+    signature = resolve(Graph(loaded.inputs, loaded.outputs), None, None).signature
+    backend = BoundBackend(
+        loaded,
+        signature,
+        (1,),
+        lambda layout: kind(loaded, layout, pin=leave_pageable),
+        one_at_a_time=True,
+    )
+    for value in (1.5, 2.5):
+        answer = backend.run({"X": np.array(value, np.float32)}, ["Y"], Interrupt())["Y"]
+        assert (answer.shape, float(answer)) == ((), value + 1)
+    backend.close()
+
+
+def test_inputs_that_may_be_left_out_have_no_buffers() -> None:
+    """A model with optional inputs is told from those that buffers are for."""
+    spec = TensorSpec("D", FP32, (-1, 1), optional=True)
+    signature = Signature((spec,), (TensorSpec("Y", FP32, (-1, 1)),), batched=True)
+    with pytest.raises(LoadError, match="'D' is optional"):
+        layout_of(signature, 1)
+
+
 def test_bound_run_is_interrupted(tmp_path: Path) -> None:
     """A stop ends a run through buffers as it ends any other, and the next one works."""
     loaded = load(tmp_path, models.slow())

@@ -15,7 +15,7 @@ from service.runtime.providers import CUDA, Device, provider_options
 from service.runtime.session import OnnxBackend, Session, SessionConfig
 from service.runtime.warmup import close_enough, proves_batching, warm_up
 from service.tensors import BYTES, DATATYPES, FP32, INT64, Datatype, Signature
-from tests.support import models
+from tests.support import forms, models
 from tests.support.fake import WAIT_S
 from tests.support.waiting import eventually
 
@@ -236,3 +236,18 @@ def test_datatypes_of_the_graph(tmp_path: Path) -> None:
     (x,), (y,) = loaded.inputs, loaded.outputs
     assert (x.name, x.datatype, x.shape) == ("X", INT64, ("batch", 1))
     assert (y.name, y.datatype, y.wire_shape) == ("Y", FP32, (-1, 1, 2))
+
+
+def test_inputs_with_a_default_are_known(tmp_path: Path) -> None:
+    """What a graph does without is optional: an input with an initializer, or of such a type."""
+    loaded = session(tmp_path, forms.with_default())
+    assert [(t.name, t.optional) for t in (*loaded.inputs, *loaded.defaults)] == [
+        ("X", False),
+        ("D", True),
+    ]
+    loaded = session(tmp_path, forms.optional_type())
+    assert [(t.name, t.datatype, t.optional) for t in loaded.inputs] == [
+        ("X", FP32, False),
+        ("O", FP32, True),
+    ]
+    assert loaded.defaults == ()
