@@ -82,10 +82,8 @@ def test_reserved_headers_are_refused(server: RunningServer) -> None:
 
 def test_headers_of_http(server: RunningServer) -> None:
     """What comes over HTTP is given its headers too."""
-    inputs = [{"name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [0.0]}]
+    body = {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1], "data": [0.0]}]}
     path = "/v2/models/parameter/infer"
-    reply = ask(
-        server.http_address, "POST", path, json.dumps({"inputs": inputs}), {"X-User": "eve"}
-    )
+    reply = ask(server.http_address, "POST", path, body, {"X-User": "eve"})
     outputs = {output["name"]: output["data"] for output in reply.json()["outputs"]}
     assert outputs == {"key": ["x-user"], "value": ["eve"]}
