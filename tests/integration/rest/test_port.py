@@ -1,5 +1,6 @@
 """The HTTP port among people: slow, silent, many, and too large; and how it is shut."""
 
+import gc
 import http.client
 import json
 import socket
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.config import Settings
+from service.rest.guard import GuardedProtocol
 from service.tensors import FP32
 from tests.support import models
 from tests.support.requests import one, raw_request
 from tests.support.rest import ask, binary_body, exchange, infer
-from tests.support.servers import RunningServer, serve
+from tests.support.servers import RunningServer, serve, serve_inside
 from tests.support.stub import WAIT_S
 from tests.support.waiting import eventually
 
@@ -161,3 +164,15 @@ def test_drain(repository: Path) -> None:
         assert answered.status == 200
         assert json.loads(answered.read())["outputs"][0]["name"] == "Y"
         assert server.wait() == 0
+
+
+def test_answers_are_not_held_back(repository: Path) -> None:
+    """Small packets leave at once: an answer is two, and would wait 40 ms for the caller's ACK."""
+    with serve_inside(Settings(str(repository), port=0, http_port=0, drain_delay=0)) as server:
+        connection = http.client.HTTPConnection(server.http_address, timeout=WAIT_S)
+        connection.request("GET", "/v2/health/live")
+        assert connection.getresponse().read()
+        (protocol,) = (one for one in gc.get_objects() if type(one) is GuardedProtocol)
+        accepted = protocol.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connection.close()
