@@ -46,6 +46,8 @@ _CASES: list[tuple[str, Json, Callable[[Json], bool]]] = [
     ("SystemSharedMemoryUnregister", {"name": "absent"}, lambda a: a == {}),
     ("CudaSharedMemoryStatus", {}, lambda a: a == {}),
     ("CudaSharedMemoryUnregister", {}, lambda a: a == {}),
+    ("TraceSetting", {}, lambda a: a["settings"]["traceMode"] == {"value": ["triton"]}),
+    ("LogSettings", {}, lambda a: a["settings"]["logFile"] == {"stringParam": ""}),
 ]
 # What is refused here, with code and text; the region of a GPU is refused where there is none.
 _REFUSED: list[tuple[str, Json, int, str]] = [

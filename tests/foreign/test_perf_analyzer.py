@@ -16,6 +16,7 @@ from tests.support.stub import Stub
 from tests.support.waiting import eventually
 
 _REQUESTS = 200
+_TRACE = ["--trace-level", "TIMESTAMPS", "--trace-rate", "1"]
 _SHARED = ["--shared-memory", "system", "--output-shared-memory-size", "1024"]
 _UNARY_SEQUENCES = ["-m", "simple_sequence", "--sequence-length", "4"]
 _RUN_S = 60.0
@@ -40,6 +41,7 @@ _RUN_S = 60.0
         ),
         pytest.param(1, ["-m", "simple", "--async", "--streaming"], id="stream"),
         pytest.param(1, ["-m", "simple", "--grpc-compression-algorithm", "gzip"], id="gzip"),
+        pytest.param(1, ["-m", "simple", *_TRACE], id="trace"),
         pytest.param(
             1,
             ["-m", "identity_bytes", "--shape", "INPUT0:4", "--string-length", "16"],

@@ -15,17 +15,17 @@ from tests.foreign.conftest import installed
 from tests.support.servers import ROOT
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENTS = {
-    "grpclib": ".venv-clients",
-    "kserve": ".venv-clients",
-    "mlserver": ".tools/mlserver",
-    "old_triton": ".tools/pytriton",
-    "pytriton": ".tools/pytriton",
-    "reflection": ".venv-clients",
-    "triton_examples": ".venv-clients",
-}
-_CLIENT_OF = {"triton": "tritonclient", "triton_examples": "tritonclient"}
 _PROGRAM_S = 110.0
+# Where each client is installed, and the directory of its programs.
+CLIENTS = {
+    "grpclib": (".venv-clients", "grpclib"),
+    "kserve": (".venv-clients", "kserve"),
+    "mlserver": (".tools/mlserver", "mlserver"),
+    "old_triton": (".tools/pytriton", "triton_examples"),
+    "pytriton": (".tools/pytriton", "pytriton"),
+    "reflection": (".venv-clients", "reflection"),
+    "tritonclient": (".venv-clients", "triton_examples"),
+}
 
 
 def run_program(program: Path, environment: str, address: str, examples: str = "") -> None:
@@ -44,36 +44,33 @@ def run_program(program: Path, environment: str, address: str, examples: str = "
     assert ": ok\n" in run.stdout, run.stdout
 
 
-# Examples of what is not served yet.
-_NOT_YET: set[str] = set()
-
-
-def _programs(*directories: str) -> list[object]:
+def _programs(client: str, environment: str, directory: str) -> list[object]:
     return [
         pytest.param(
-            program,
-            id=f"{directory}-{program.stem}",
-            marks=pytest.mark.client(_CLIENT_OF.get(directory, directory)),
+            environment, program, id=f"{client}-{program.stem}", marks=pytest.mark.client(client)
         )
-        for directory in directories
         for program in sorted((HERE / directory).glob("*.py"))
-        if program.stem not in _NOT_YET
         if re.search("^(async )?def test_", program.read_text(), re.MULTILINE)
     ]
 
 
 @pytest.mark.foreign
-@pytest.mark.parametrize("program", _programs("triton"))
-def test_tritonclient(program: Path, address: str) -> None:
+@pytest.mark.parametrize(
+    ("environment", "program"), _programs("tritonclient", ".venv-clients", "triton")
+)
+def test_tritonclient(environment: str, program: Path, address: str) -> None:
     """Triton's own client gets from Penstock what the cases of its programs state."""
-    run_program(program, ".venv-clients", address)
+    run_program(program, environment, address)
 
 
 @pytest.mark.foreign
-@pytest.mark.parametrize("program", _programs(*ENVIRONMENTS))
-def test_program(program: Path, examples: str, examples_root: Path) -> None:
+@pytest.mark.parametrize(
+    ("environment", "program"),
+    [case for client, where in CLIENTS.items() for case in _programs(client, *where)],
+)
+def test_program(environment: str, program: Path, examples: str, examples_root: Path) -> None:
     """The client gets from Penstock what the cases of its program state."""
-    run_program(program, ENVIRONMENTS[program.parent.name], examples, str(examples_root))
+    run_program(program, environment, examples, str(examples_root))
 
 
 @pytest.mark.foreign
