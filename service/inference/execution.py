@@ -41,7 +41,8 @@ def run_batch(
         raise BackendError(f"unexpected {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()
     count = sum([request.count for request in members])
-    timing = BatchTiming(sum(rows), count, assembled - started, ran - assembled, done - ran)
+    idle = sum([request.idle_rows for request in members])
+    timing = BatchTiming(sum(rows), count, assembled - started, ran - assembled, done - ran, idle)
     return timing, parts
 
 

@@ -76,6 +76,7 @@ class Request:
     outputs: names of the outputs wanted, in the caller's order.
     rows: rows in axis 0 of a batched model, 1 otherwise.
     count: how many requests of callers it stands for.
+    idle_rows: those of its rows that are there for their place only, and belong to nobody.
     deadline: time.monotonic seconds at which the last caller gives up; None: never.
     first_deadline: at which the first one does; the same unless it is given.
     priority: level of the queue, 1 the highest; 0: the model's default.
@@ -91,7 +92,8 @@ class Request:
     """
 
     __slots__ = (
-        "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "id", "inputs", "key",
+        "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "id", "idle_rows",
+        "inputs", "key",
         "on_leave", "on_response", "on_room", "outputs", "parameters", "priority", "rows", "run",
         "sequence", "timeout_us", "waiting",
     )  # fmt: skip
@@ -120,6 +122,7 @@ class Request:
         self.outputs = outputs
         self.rows = rows
         self.count = count
+        self.idle_rows = 0
         self.deadline = self.first_deadline = deadline
         self.priority = priority
         self.timeout_us = timeout_us

@@ -200,7 +200,9 @@ class DirectRunner:
         """Return a request that runs a row of a batch that failed, alone and in its place."""
         inputs, outputs, count, key = self.batch_parts([row])
         on_end = partial(self._single_ended, batch, row)
-        return Request(inputs, outputs, rows=count, on_end=on_end, key=key, size=0)
+        request = Request(inputs, outputs, rows=count, on_end=on_end, key=key, size=0)
+        request.idle_rows = count - 1
+        return request
 
 
 class _Batch(Request):
@@ -215,6 +217,7 @@ class _Batch(Request):
         super().__init__(
             inputs, outputs, rows=count, on_end=on_end, count=len(rows), key=key, size=0
         )
+        self.idle_rows = count - len(rows)
         self._runner = runner
         self.members = rows
 

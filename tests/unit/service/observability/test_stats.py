@@ -44,6 +44,15 @@ def test_batches_are_counted_by_their_rows() -> None:
     assert totals.last_inference_ms > 0
 
 
+def test_rows_of_nobody_are_no_inferences() -> None:
+    """Rows that fill places of a batch are in its size, and not in what was inferred."""
+    stats = ModelStats()
+    stats.record_batch(BatchTiming(8, 2, 10, 100, 1, idle_rows=6), [(5, 2)])
+    totals = stats.snapshot()
+    assert totals.rows == 2
+    assert list(totals.batches) == [8]
+
+
 def test_snapshot_does_not_change() -> None:
     """A copy that was taken stays as it was."""
     stats = ModelStats()
