@@ -117,6 +117,13 @@ def tapped(server: servers.RunningServer) -> Iterator[str]:
         _TAPS.remove(tap)
 
 
+@pytest.fixture
+def examples_untapped(examples: str) -> str:
+    """Return the address of Triton's examples at which no call counts as one of the client's."""
+    (upstream,) = [tap.upstream for tap in _TAPS if tap.address == examples]
+    return upstream
+
+
 @pytest.fixture(autouse=True)
 def _recorded(request: pytest.FixtureRequest) -> Iterator[None]:
     """Record what the client of a test with the mark `client` did, if the test passes."""

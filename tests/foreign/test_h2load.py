@@ -24,7 +24,7 @@ _RUN_S = 60.0
 
 @pytest.mark.foreign
 @pytest.mark.client("h2load")
-def test_h2load(examples: str, tmp_path: Path) -> None:
+def test_h2load(examples: str, examples_untapped: str, tmp_path: Path) -> None:
     """Two thousand requests on four connections are all answered, and all served."""
     program = shutil.which("h2load")
     if program is None:
@@ -34,7 +34,7 @@ def test_h2load(examples: str, tmp_path: Path) -> None:
     message = request.SerializeToString()
     body = tmp_path / "body"
     body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    with grpc.insecure_channel(examples) as channel:
+    with grpc.insecure_channel(examples_untapped) as channel:
         before = Stub(channel).stats_of("simple").inference_stats.success.count
         run = subprocess.run(
             [

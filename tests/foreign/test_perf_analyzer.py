@@ -51,7 +51,12 @@ _RUN_S = 60.0
     ],
 )
 def test_perf_analyzer(
-    rows: int, options: list[str], perf_analyzer: list[str], examples: str, transport: str
+    rows: int,
+    options: list[str],
+    perf_analyzer: list[str],
+    examples: str,
+    examples_untapped: str,
+    transport: str,
 ) -> None:
     """Every request is answered, and the server's statistics count what the client has sent."""
     if options == _UNARY_SEQUENCES and transport == "threaded":
@@ -59,7 +64,7 @@ def test_perf_analyzer(
         # grpcio gives calls of their own to its threads in any order.
         pytest.skip("calls of their own have no order on the threaded transport")
     model = options[1]
-    with grpc.insecure_channel(examples) as channel:
+    with grpc.insecure_channel(examples_untapped) as channel:
         before = Stub(channel).stats_of(model)
         report = measure([*perf_analyzer, "-u", examples, *options])
         sent = number("Request count", report)

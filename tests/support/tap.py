@@ -37,11 +37,13 @@ class Call:
 
 
 class Tap:
-    """A context manager that relays from its own address to the server's until it is left."""
+    """A context manager that relays from its own address to the server's until it is left.
+
+    upstream: HOST:PORT of the server.
+    """
 
     def __init__(self, upstream: str) -> None:
-        host, _, port = upstream.rpartition(":")
-        self._upstream = (host, int(port))
+        self.upstream = upstream
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._lock = threading.Lock()
         self._calls: list[Call] = []
@@ -90,7 +92,7 @@ class Tap:
             except OSError:
                 return
             try:
-                server = socket.create_connection(self._upstream)
+                server = socket.create_connection(self._server())
             except OSError:
                 client.close()
                 continue
@@ -104,6 +106,10 @@ class Tap:
                 thread = threading.Thread(target=_relay, args=(source, sink, reader), name="tap")
                 self._threads.append(thread)
                 thread.start()
+
+    def _server(self) -> tuple[str, int]:
+        host, _, port = self.upstream.rpartition(":")
+        return host, int(port)
 
     def _note(self, call: Call) -> None:
         with self._lock:
