@@ -13,6 +13,7 @@ _RESERVED: Final = "triton_"
 _EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 _SEQUENCE_KEYS: Final = ("sequence_id", "sequence_start", "sequence_end")
 _KNOWN: Final = frozenset((*_SEQUENCE_KEYS, "priority", "timeout", _EMPTY_FINAL))
+_MAX_SEQUENCE_ID: Final = 1024  # characters; ids are remembered for a while after their sequences
 _NONE: Final[Mapping[str, Parameter]] = {}
 
 
@@ -110,6 +111,11 @@ def _sequence(request: ModelInferRequest) -> SequenceStep | None:
             sequence_id = parameter.int64_param & 0xFFFF_FFFF_FFFF_FFFF  # read as uint64
         elif kind == "string_param":
             sequence_id = parameter.string_param
+            if len(sequence_id) > _MAX_SEQUENCE_ID:
+                raise InvalidRequest(
+                    f"the sequence id has {len(sequence_id)} characters, at most "
+                    f"{_MAX_SEQUENCE_ID} are taken"
+                )
         else:
             raise InvalidRequest(
                 "invalid value type for 'sequence_id' parameter, expected int64_param or "

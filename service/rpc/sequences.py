@@ -52,7 +52,8 @@ class Placed:
                 "request of a sequence to the next: leave it out"
             )
         if scope is not None:
-            wanted = replace(wanted or SequenceStep(0, start=False, end=False), scope=scope)
+            step = wanted or SequenceStep(0, start=False, end=False)
+            wanted = replace(step, id=step.id or 0, scope=scope)  # "" too names the stream's own
         return replace(parameters, sequence=wanted), engine.signature
 
 

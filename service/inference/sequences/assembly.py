@@ -32,9 +32,6 @@ class Assembly:
             self._idle[self._id.name] = self._filled(
                 self._id, "" if self._id.datatype is BYTES else 0
             )
-        # What has one shape for ever need not be looked at for each step.
-        is_fixed = all(extent >= 0 for state in spec.states for extent in state.shape)
-        self._fixed_key = self._key(self._initial) if is_fixed else None
 
     def check_id(self, name: int | str) -> None:
         """Raise InvalidRequest unless an id is of the type that the model takes."""
@@ -67,9 +64,13 @@ class Assembly:
             if value is not None:
                 everything[control.name] = value
         if self._id is not None:
-            everything[self._id.name] = self._filled(self._id, step.sequence.name)
+            name = step.sequence.name  # a stream's own sequence has none
+            control = self._id
+            everything[control.name] = (
+                self._filled(control, name) if name else self._idle[control.name]
+            )
         everything.update(states)
-        return everything, self._key(states) if self._fixed_key is None else self._fixed_key
+        return everything, self._key(states)
 
     def first_inputs(self, given: Tensors, rows: int | None) -> Tensors:
         """Return what the graph takes for inputs whose every row begins a sequence.

@@ -142,9 +142,10 @@ class DirectRunner:
             lane.due = choice.until
             return None
         taken = [lane.waiting[place] for place in choice.places]
+        batch = _Batch(self, taken, partial(self._batch_ended, lane))  # may want for memory
         lane.waiting = [row for row in lane.waiting if row not in taken]
-        lane.batch = _Batch(self, taken, partial(self._batch_ended, lane))
-        return lane.batch
+        lane.batch = batch
+        return batch
 
     def _batch_ended(self, lane: _Lane, outcome: Outcome) -> None:
         batch = lane.batch

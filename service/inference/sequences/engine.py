@@ -6,6 +6,7 @@ the states, answers the client and starts the next step. One thread waits for th
 
 import logging
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -269,6 +270,12 @@ class SequenceEngine:
             self._runner.start(step, given, deferred=deferred)
         except RequestError as error:
             self._ended(step, Outcome(None, error, NO_TIMINGS))
+        except Exception:  # noqa: BLE001  a fault of ours must not hold its sequence for ever
+            error_id = secrets.token_hex(4)
+            _LOG.exception("model %s: a step was not run (error id %s)", self._model, error_id)
+            failure = InferenceFailed(self._model, error_id)
+            self._ended(step, Outcome(None, failure, NO_TIMINGS))
+            self._runner.stop(step)
 
     def _ended(self, step: Step, outcome: Outcome) -> None:
         """Store what a step left, answer its caller and start what may run now."""

@@ -70,6 +70,7 @@ def _set(name: str, kind: str, value: object) -> Callable[[ModelInferRequest], N
     ("fill", "text"),
     [
         (_set("sequence_id", "uint64_param", 1), "expected int64_param or string_param"),
+        (_set("sequence_id", "string_param", "x" * 1025), "has 1025 characters, at most 1024"),
         (_set("sequence_start", "int64_param", 1), "'sequence_start' parameter, expected bool"),
         (_set("priority", "int64_param", -1), "'priority' parameter, expected a non-negative"),
         (_set("timeout", "string_param", "1"), "'timeout' parameter, expected a non-negative"),

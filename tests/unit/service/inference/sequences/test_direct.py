@@ -1,11 +1,14 @@
 """Strategy `direct`: rows that belong to sequences, holes, delays, failures, cancellation."""
 
 import threading
+from typing import Any
 
+import numpy as np
 import pytest
 
 from service.errors import DeadlineExceeded, InferenceFailed, RequestCancelled
 from service.repository.sequences import Direct, Oldest
+from service.tensors import Tensors
 from tests.support.sequence_rig import rig
 from tests.support.waiting import eventually
 
@@ -155,3 +158,22 @@ def test_many_threads_and_many_sequences(strategy: Oldest | Direct) -> None:
         assert wrong == []
         assert made.engine.counts().opened == 3 * 5 * 4
         eventually(lambda: made.engine.counts().open == 0, "the end of all")
+
+
+def test_steps_with_states_of_unlike_shapes_run_one_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A graph may leave a state that is not what config.pbtxt says: no step waits for ever."""
+    with rig(Direct()) as made:
+        run = made.backend.run
+
+        def widen(*arguments: Any) -> Tensors:
+            outputs = run(*arguments)
+            return {**outputs, "total_out": np.repeat(outputs["total_out"], 2, axis=1)}
+
+        with monkeypatch.context() as patched:
+            patched.setattr(made.backend, "run", widen)
+            assert made.send(1, 1, start=True).total == 1
+        sent = [made.send(1, 2, deferred=True), made.send(2, 5, start=True, deferred=True)]
+        made.engine.flush()
+        assert [one.total for one in sent] == [3, 5]

@@ -1,5 +1,7 @@
 """The engine of sequences: order, failures, time, cancellation, drain and close."""
 
+from typing import NoReturn
+
 import pytest
 
 from service.errors import (
@@ -13,6 +15,7 @@ from service.errors import (
     ShuttingDown,
 )
 from service.inference.request import Request
+from service.inference.sequences.assembly import Assembly
 from tests.support.sequence_rig import Rig, rig
 from tests.support.waiting import eventually
 
@@ -320,3 +323,19 @@ def test_caller_who_left_before_he_was_accepted() -> None:
         assert isinstance(late.error, RequestCancelled)
         assert made.engine.counts().open == 0
         assert made.backend.batches == [[1]]
+
+
+def test_fault_of_ours_ends_the_sequence_and_frees_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step that cannot be handed on, for want of memory perhaps, holds nothing for ever."""
+    with rig(slots=1) as made:
+
+        def fail(*_: object) -> NoReturn:
+            raise MemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Assembly, "inputs", fail)
+            assert isinstance(made.send(1, 1, start=True).error, InferenceFailed)
+        assert "failed: inference failed" in refused(made, 1)
+        assert made.send(2, 1, start=True).total == 1
