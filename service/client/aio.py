@@ -116,22 +116,16 @@ class AsyncClient:
         encoded = await self._link.encode(model, inputs, wishes)
         return await self._link.run(self._link.core.infer_call(model, encoded, wishes), wishes)
 
-    async def infer_many(
+    def infer_many(
         self, model: str, inputs: Inputs, **options: Unpack[InferOptions]
     ) -> AsyncGenerator[Tensors, None]:
         """Run one request of a decoupled model and yield its answers as they come.
 
         deadline: seconds for all of them; None: none. Closing the generator cancels the request.
         """
-        async with self.open_stream(model, window=1, decoupled=True, **options) as stream:
-            await stream.send(inputs)
-            await stream.done_sending()
-            async for answer in stream:
-                outputs = answer.result()
-                if outputs or not answer.is_final:  # an empty one only tells the end
-                    yield outputs
+        return self._many(model, inputs, Wishes(**options))
 
-    async def stream(
+    def stream(
         self,
         model: str,
         inputs: Source,
@@ -145,12 +139,7 @@ class AsyncClient:
         inputs: may be asynchronous, and is iterated in a task of its own. Everything else is as
         in `Client.stream`. Use `contextlib.aclosing` where the loop over it may be left early.
         """
-        wishes = Wishes(**options)
-        async with AsyncStream(
-            self._link, model, wishes, window=window, is_decoupled=decoupled, source=inputs
-        ) as stream:
-            async for answer in stream:
-                yield answer
+        return self._answers(model, inputs, window, Wishes(**options), is_decoupled=decoupled)
 
     def open_stream(
         self,
@@ -184,3 +173,25 @@ class AsyncClient:
         deadline is for all of them. Steps are never sent twice.
         """
         return AsyncSequence(self._link, model, Wishes(**options), sequence_id, is_stream=stream)
+
+    # Generators begin at their first anext(); what is wrong with their options is said before.
+
+    async def _many(
+        self, model: str, inputs: Inputs, wishes: Wishes
+    ) -> AsyncGenerator[Tensors, None]:
+        async with AsyncStream(self._link, model, wishes, window=1, is_decoupled=True) as stream:
+            await stream.send(inputs)
+            await stream.done_sending()
+            async for answer in stream:
+                outputs = answer.result()
+                if outputs or not answer.is_final:  # an empty one only tells the end
+                    yield outputs
+
+    async def _answers(
+        self, model: str, inputs: Source, window: int, wishes: Wishes, *, is_decoupled: bool
+    ) -> AsyncGenerator[Answer, None]:
+        async with AsyncStream(
+            self._link, model, wishes, window=window, is_decoupled=is_decoupled, source=inputs
+        ) as stream:
+            async for answer in stream:
+                yield answer

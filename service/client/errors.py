@@ -145,6 +145,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[RequestRefused]]] = {
 _BY_TEXT: Final = (
     ("Exceeds maximum queue size", grpc.StatusCode.RESOURCE_EXHAUSTED),
     ("work is queued for model", grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ("no room for another sequence", grpc.StatusCode.UNAVAILABLE),
     ("is not at ready state", grpc.StatusCode.UNAVAILABLE),
     ("is not found", grpc.StatusCode.NOT_FOUND),
     ("has no available versions", grpc.StatusCode.NOT_FOUND),
@@ -160,6 +161,9 @@ _BY_TEXT: Final = (
     ("[request id: ", grpc.StatusCode.INVALID_ARGUMENT),
     ("must specify", grpc.StatusCode.INVALID_ARGUMENT),
     ("xpected", grpc.StatusCode.INVALID_ARGUMENT),
+    ("failed to get model version", grpc.StatusCode.INVALID_ARGUMENT),
+    ("is kept by the server", grpc.StatusCode.INVALID_ARGUMENT),
+    ("malformed", grpc.StatusCode.INVALID_ARGUMENT),
     ("invalid", grpc.StatusCode.INVALID_ARGUMENT),
 )
 

@@ -32,6 +32,7 @@ _IDEMPOTENT: Final = (
 )  # fmt: skip
 _UNLIMITED: Final = -1  # answers may be larger than gRPC's default of 4 MiB
 _MOST_ATTEMPTS: Final = 5  # gRPC takes more for 5
+_SHORTEST_BACKOFF_S: Final = 0.01  # grpcio 1.85: below 1 ms, jitter counted, calls hang
 _SHORTEST_KEEPALIVE_S: Final = 10.0  # what `penstock serve` allows; most others: 300
 _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 _COMPRESSION: Final = {
@@ -65,6 +66,11 @@ class Retry:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"Retry: {name} is {value}, expected a number above 0")
+        if self.first_backoff_s < _SHORTEST_BACKOFF_S:
+            raise ValueError(
+                f"Retry: first_backoff_s is {self.first_backoff_s:g}, expected at least "
+                f"{_SHORTEST_BACKOFF_S:g}: gRPC loses calls that wait for less than a millisecond"
+            )
 
     def policy(self) -> dict[str, Any]:
         """Return the retryPolicy of a service config."""

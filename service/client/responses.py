@@ -161,17 +161,19 @@ def _outputs(layout: _Layout, data: bytes, raws: list[tuple[int, int]]) -> Tenso
     for (name, datatype, shape), (start, stop) in zip(layout.outputs, raws, strict=True):
         try:
             tensors[name] = _array(datatype, shape, data, start, stop)
-        except MalformedContents as error:
+        except ValueError as error:  # numpy's: more than 64 dimensions, or one too large
             raise MalformedAnswer(f"output '{name}': {error}") from error
     return tensors
 
 
 def _array(datatype: Datatype, shape: Shape, data: bytes, start: int, stop: int) -> Array:
     """Return an array of its own memory: a view would be read-only, unaligned, and hold data."""
+    if min(shape, default=0) < 0:
+        raise MalformedContents(f"the shape is {list(shape)}")
     count = element_count(shape)
     if datatype is BYTES:
         return split_bytes(data[start:stop], count).reshape(shape)
-    if min(shape, default=0) < 0 or stop - start != count * datatype.itemsize:
+    if stop - start != count * datatype.itemsize:
         raise MalformedContents(f"Expected {count * datatype.itemsize}, got {stop - start}")
     if datatype is BOOL:
         truths: Array = np.frombuffer(data, np.uint8, count, start) != 0
@@ -187,24 +189,30 @@ def _fields(data: bytes, at: int, end: int) -> list[tuple[int, int, int, int]] |
     """
     fields = []
     while at < end:
-        tag = data[at]
+        began, start = at, at + 2
+        if start > end:
+            return None
+        tag, length = data[began], data[began + 1]
         if tag & 7 != _LENGTH_DELIMITED or tag > 0x7F:
             return None
-        began = at
-        at += 1
-        length = shift = 0
-        while True:
-            if at >= end or shift > 28:
-                return None
-            byte = data[at]
-            at += 1
-            length |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        stop = at + length
-        if stop > end:
+        if length > 0x7F:
+            length, start = _long_varint(data, began + 1, end)
+        at = start + length
+        if at > end:
             return None
-        fields.append((tag, began, at, stop))
-        at = stop
+        fields.append((tag, began, start, at))
     return fields
+
+
+def _long_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return a varint and where it ends; one that is cut off or too long passes any end."""
+    number = 0
+    for shift in range(0, 35, 7):
+        if at >= end:
+            break
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    return 1, end

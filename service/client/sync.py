@@ -126,13 +126,7 @@ class Client:
 
         deadline: seconds for all of them; None: none. Closing the generator cancels the request.
         """
-        with self.open_stream(model, window=1, decoupled=True, **options) as stream:
-            stream.send(inputs)
-            stream.done_sending()
-            for answer in stream:
-                outputs = answer.result()
-                if outputs or not answer.is_final:  # an empty one only tells the end
-                    yield outputs
+        return self._many(model, inputs, Wishes(**options))
 
     def stream(
         self,
@@ -152,11 +146,7 @@ class Client:
         decoupled: requests have any number of answers, those of several mix, and the last of
         each may be empty. Raises ClientError if the stream breaks.
         """
-        wishes = Wishes(**options)
-        with Stream(
-            self._link, model, wishes, window=window, is_decoupled=decoupled, source=inputs
-        ) as stream:
-            yield from stream
+        return self._answers(model, inputs, window, Wishes(**options), is_decoupled=decoupled)
 
     def open_stream(
         self,
@@ -188,3 +178,28 @@ class Client:
         deadline is for all of them. Steps are never sent twice.
         """
         return Sequence(self._link, model, Wishes(**options), sequence_id, is_stream=stream)
+
+    # Generators begin at their first next(); what is wrong with their options is said before.
+
+    def _many(self, model: str, inputs: Inputs, wishes: Wishes) -> Generator[Tensors, None, None]:
+        with Stream(self._link, model, wishes, window=1, is_decoupled=True) as stream:
+            stream.send(inputs)
+            stream.done_sending()
+            for answer in stream:
+                outputs = answer.result()
+                if outputs or not answer.is_final:  # an empty one only tells the end
+                    yield outputs
+
+    def _answers(
+        self,
+        model: str,
+        inputs: Iterable[Inputs],
+        window: int,
+        wishes: Wishes,
+        *,
+        is_decoupled: bool,
+    ) -> Generator[Answer, None, None]:
+        with Stream(
+            self._link, model, wishes, window=window, is_decoupled=is_decoupled, source=inputs
+        ) as stream:
+            yield from stream

@@ -32,12 +32,13 @@ def serving(
     infer: Infer | None = None,
     stream: Stream | None = None,
     seen: list[dict[str, str | bytes]] | None = None,
+    port: int = 0,
     **unary: Callable[[bytes], Any],
 ) -> Iterator[str]:
     """Run a server and yield its address.
 
     infer, stream: answer those calls; they may raise Refusal. unary: other methods by name, from
-    the request's bytes to a message. seen: gets the metadata of every call.
+    the request's bytes to a message. seen: gets the metadata of every call. port: 0: a free one.
     """
     handlers: dict[str, Any] = {}
     if infer is not None:
@@ -53,7 +54,7 @@ def serving(
     with futures.ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         try:
             yield f"127.0.0.1:{port}"
