@@ -96,7 +96,7 @@ class Tracer:
         self._lock = threading.Lock()  # guards all that follows
         self._own: dict[str, dict[str, Value]] = {_SERVER: {}}
         self._seen: Counter[str] = Counter()
-        self._traced: frozenset[str] = frozenset()
+        self._traced: dict[str, bool] = {_SERVER: False}  # which have settings, and trace
         self._ids = itertools.count(1)
 
     def settings(self, model: str = _SERVER) -> TraceSettings:
@@ -158,11 +158,11 @@ class Tracer:
 
     def _refresh(self) -> None:
         with self._lock:
-            traced = frozenset(model for model in self._own if self._resolve(model).is_on)
+            traced = {model: self._resolve(model).is_on for model in self._own}
             # Also those that are not: which are looked at one by one hangs on both.
             changed = traced != self._traced
             self._traced = traced
-            self.is_on = bool(traced) and self._file is not None
+            self.is_on = any(traced.values()) and self._file is not None
         if changed and self._file is not None:
             self._on_change()
 

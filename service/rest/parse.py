@@ -14,6 +14,7 @@ _KINDS: Final = {
 }  # fmt: skip
 # Python, JavaScript libraries and Triton's clients write them; no standard allows them.
 _BEYOND_JSON: Final = re.compile(rb"NaN|Infinity")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_object(text: bytes | memoryview) -> dict[str, Any]:
@@ -36,11 +37,15 @@ def _parse(text: bytes | memoryview) -> Any:
             raise _malformed(problem) from None
     # The slow way: ten times as long, for the few who send such numbers.
     try:
-        return json.loads(bytes(text))
+        value = json.loads(bytes(text).decode())
+        if _SURROGATE.search(text):  # of which Python also takes one half
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         problem = "it is nested too deep"
     except ValueError as error:  # JSON, UTF-8, and whole numbers of thousands of digits
         problem = str(error)
+    else:
+        return value
     raise _malformed(problem)
 
 

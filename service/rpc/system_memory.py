@@ -78,8 +78,9 @@ class SystemMemory:
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InvalidRequest(f"'{self._key}' is no shared memory object")
-        if not _is_shared_with_us(status):
+        if not _lets_us(status, stat.S_IRUSR):
             raise InvalidRequest(f"'{self._key}' belongs to another user, who does not share it")
+        self._is_writable = self._is_writable and _lets_us(status, stat.S_IWUSR)
         if byte_size <= 0 or self._start + byte_size > status.st_size:
             raise InvalidRequest(
                 f"{byte_size} bytes at offset {self._start} are not inside '{self._key}', which "
@@ -132,10 +133,12 @@ def _cannot_open(shown_key: str, error: OSError) -> RegionUnavailable:
     )
 
 
-def _is_shared_with_us(status: os.stat_result) -> bool:
-    """Tell whether the owner lets us in. Root may open anything, and must not for a client."""
+def _lets_us(status: os.stat_result, permission: int) -> bool:
+    """Tell whether the owner lets us. Root may do anything, and must not for a client.
+
+    permission: as the owner's bit of the mode.
+    """
     if status.st_uid == os.geteuid():
         return True
     groups = {os.getegid(), *os.getgroups()}
-    allowed = stat.S_IRGRP if status.st_gid in groups else stat.S_IROTH
-    return bool(status.st_mode & allowed)
+    return bool(status.st_mode & (permission >> (3 if status.st_gid in groups else 6)))

@@ -45,6 +45,19 @@ def test_one_of_rate_is_traced_until_count(tracer: Tracer) -> None:
     assert traced(tracer, "m", 20) != []
 
 
+def test_a_model_that_is_traced_again_with_all_others_is_told(tmp_path: Path) -> None:
+    """Whoever has learned that a model is not traced is told when its own settings go."""
+    changes: list[str] = []
+    tracer = Tracer(str(tmp_path / "trace.json"), lambda: changes.append("changed"))
+    tracer.update("", {"level": ON, "rate": 1})
+    tracer.update("m", {"level": ()})
+    assert not tracer.traces("m")
+    changes.clear()
+    tracer.update("m", {"level": None})
+    assert tracer.traces("m")
+    assert changes == ["changed"]
+
+
 @pytest.mark.parametrize("off", [{"level": ()}, {"rate": 0}, {"count": 0}])
 def test_what_turns_it_off(tracer: Tracer, off: dict[str, Any]) -> None:
     """No level, no rate or no count is no trace."""

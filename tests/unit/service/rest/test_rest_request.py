@@ -117,6 +117,8 @@ def test_numbers_beyond_json_are_read() -> None:
         ('{"a": 1e400}', "the body is not JSON: number is infinity"),
         ('{"a": NaN, "b": ' + "9" * 5000 + "}", "the body is not JSON: Exceeds the limit"),
         ('{"id": "\\ud800"}', "no low surrogate"),
+        ('{"id": "\\uD800", "a": NaN}', "can't encode character"),
+        ('{"a": NaN, "parameters": {"\\udfff": 1}}', "can't encode character"),
         ({"id": 7}, "'id' of the request is a whole number, expected a string"),
         ({"inputs": {}}, "'inputs' of the request is an object, expected an array"),
         ({"inputs": [1]}, "input 0 is a whole number, expected an object"),

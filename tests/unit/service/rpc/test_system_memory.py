@@ -104,6 +104,19 @@ def test_objects_of_others_are_not_opened_for_a_client(made: Segment) -> None:
     SystemMemory(made.key, 0, SIZE).close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give objects away")
+@pytest.mark.parametrize("mode", [0o644, 0o664])
+def test_objects_that_others_let_be_read_are_not_written_to(made: Segment, mode: int) -> None:
+    """Root, who may write anywhere, writes for a client only where the owner lets everybody."""
+    os.chown(made.path, 12345, 12345)
+    made.path.chmod(mode)
+    memory = SystemMemory(made.key, 0, SIZE)
+    with pytest.raises(InvalidRequest, match="may only be read by the server"):
+        memory.write(0, b"x")
+    assert memory.read(0, 1) == b"\0"
+    memory.close()
+
+
 def test_object_that_shrinks_is_an_error_and_no_signal(made: Segment) -> None:
     """What is gone cannot be read; a write does not make the object longer again."""
     memory = SystemMemory(made.key, 8, SIZE - 8)
