@@ -7,6 +7,7 @@ import pytest
 from service.app.server import Server
 from service.config import Settings
 from service.pb import grpc_service_pb2, health_pb2, reflection_v1_pb2, reflection_v1alpha_pb2
+from service.rpc.methods import CATEGORY_OF
 from service.transport.seam import Arity
 
 FILES = (grpc_service_pb2, health_pb2, reflection_v1_pb2, reflection_v1alpha_pb2)
@@ -43,3 +44,10 @@ def test_reflection_can_be_left_out(tmp_path: Path) -> None:
     served = dict(server.dispatcher.methods)
     server.abort()
     assert served == {name: arity for name, arity in rpcs().items() if "reflection" not in name}
+
+
+def test_every_rpc_has_a_category() -> None:
+    """Whatever --restrict can restrict is all there is, but for reflection, which is no secret."""
+    open_to_all = set(rpcs()) - set(CATEGORY_OF)
+    assert {name.split("/")[1].rpartition(".")[2] for name in open_to_all} == {"ServerReflection"}
+    assert set(CATEGORY_OF) <= set(rpcs())
