@@ -21,7 +21,7 @@ from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream, can_bundle
+from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream
 from service.rpc.codec import (
     MAX_ID_BYTES,
     decode_inputs,
@@ -46,6 +46,8 @@ from service.rpc.regions import NO_REGIONS, Lease, Regions
 from service.rpc.sequences import Placed, drain_sequences, goes_on
 from service.rpc.served import ServedModel, ServedModels
 from service.rpc.status import status_of
+from service.rpc.step_plans import StepPlans
+from service.rpc.teaching import Teacher
 from service.rpc.traces import traced
 from service.tensors import Signature, Tensors
 from service.transport.seam import Arity, Bundle, Call, Lane
@@ -93,17 +95,15 @@ class InferService:
         self._served = ServedModels(manager)
         self._plans = Plans()
         self._touched: dict[Engine, None] = {}
-        self._lane: Lane | None = None
-        self._lane_generation = -1
-        self._arity_of: Callable[[str], Arity] = lambda _: Arity.UNARY
-        self._find_stream: FindStream = lambda _: None
+        self._steps = StepPlans()
+        self._teacher = Teacher()
 
     def use_lane(
         self, lane: Lane | None, arity_of: Callable[[str], Arity], find_stream: FindStream
     ) -> None:
         """Teach the transport's lane what is found about requests from now on."""
-        self._arity_of, self._find_stream = arity_of, find_stream
-        self._lane = lane if self._forward is None else None  # it knows nothing of headers
+        # The lane knows nothing of headers.
+        self._teacher.use(lane if self._forward is None else None, arity_of, find_stream)
 
     def drain(self, on_fewer: Callable[[], None]) -> None:
         """Refuse all but what goes on with a sequence; see SequenceEngine.drain."""
@@ -138,7 +138,9 @@ class InferService:
             self._taken_ns = time.perf_counter_ns()
         cut = cut_message(message) if not forwarded else None
         if cut is not None and not self.draining:
-            plan = self._plans.get(cut.head, self._manager.generation)
+            plan = self._plans.get(cut.head, self._manager.generation) or self._steps.find(
+                cut, self._manager.generation, Placed(stream, self._stream_state)
+            )
             if plan is not None and len(cut.request_id) <= MAX_ID_BYTES:
                 inputs = plan.decode(message, cut)
                 request_id = _text(cut.request_id)
@@ -184,7 +186,7 @@ class InferService:
         answer: BundleAnswer = bundle.plan
         plan = answer.plan
         if self.draining or plan.generation != self._manager.generation:
-            self._unlearn()
+            self._teacher.unlearn(self._manager.generation)
             return False
         if self._restrictions is not None and not self._admits(bundle):
             return False
@@ -205,7 +207,7 @@ class InferService:
 
     def free_shrunk(self) -> None:
         """Free the bundles that fewer wait for since calls were finished early."""
-        for bundle in self._lane.shrunk() if self._lane is not None else ():
+        for bundle in self._teacher.shrunk():
             self.shrink(bundle)
 
     def shrink(self, bundle: Bundle) -> None:
@@ -260,28 +262,18 @@ class InferService:
             served.record(status_of(error)[0])
             raise
         if cut is not None and plan.inputs and generation == self._manager.generation:
-            if not self._plans.keep(cut.head, plan) and self._lane is not None:
-                self._lane.forget()  # with the same heads both know the same
-            self._teach(cut.head, plan)
+            self._remember(cut, plan)
         return accepted
 
-    def _unlearn(self) -> None:
-        """Let the lane forget what was found out before the served versions changed."""
-        generation = self._manager.generation
-        if self._lane is not None and self._lane_generation != generation:
-            self._lane.forget()
-            self._lane_generation = generation
-
-    def _teach(self, head: bytes, plan: Plan) -> None:
-        lane, model = self._lane, plan.served.model
-        max_rows = model.scheduler.max_rows if plan.is_batched else 1
-        if lane is None or plan.rows > max_rows or not can_bundle(plan):
+    def _remember(self, cut: Cut, plan: Plan) -> None:
+        """Let requests that look like one that was judged be recognised."""
+        if plan.parameters.sequence is not None:
+            self._steps.keep(cut, plan)
             return
-        if self._tracer.traces(model.name):  # each request is looked at
-            return
-        self._unlearn()
-        answer = BundleAnswer(plan, self._arity_of, self._find_stream, self.free_shrunk)
-        lane.learn(head, [entry.size for entry in plan.inputs], plan.rows, max_rows, answer)
+        if not self._plans.keep(cut.head, plan):
+            self._teacher.forget()  # with the same heads both know the same
+        if not self._tracer.traces(plan.served.model.name):  # else each request is looked at
+            self._teacher.teach(cut.head, plan, self._manager.generation, self.free_shrunk)
 
     def _plan(
         self, served: ServedModel, request: ModelInferRequest, context: _Context
@@ -306,7 +298,8 @@ class InferService:
             raise type(error)(prefix + str(error)) from None
         is_raw = len(request.raw_input_contents) == sum(1 for w in windows.values() if w is None)
         planned: tuple[PlannedInput, ...] = ()
-        if is_raw and parameters.is_plain:
+        is_step = parameters.sequence is not None and not any(windows.values())
+        if is_raw and (parameters.is_plain or is_step):
             planned = planned_inputs(signature, inputs, windows)
         key = batch_key(signature, inputs)
         generation = self._manager.generation

@@ -22,16 +22,27 @@ from service.tensors import BOOL, BYTES, Shape, Signature, Tensors, element_coun
 _MAX_HEAD: Final = 4096  # bytes of a head that is kept
 _MAX_PLANS: Final = 512
 # Tags of ModelInferRequest's fields, all length-delimited, in the order in which they are written.
-_ID, _RAW = 0x1A, 0x3A
+_ID, _PARAMETER, _RAW = 0x1A, 0x22, 0x3A
 _HEAD: Final = frozenset((0x0A, 0x12, 0x22, 0x2A, 0x32))
 
 
 class Cut(NamedTuple):
-    """A message cut along its fields. raws: start and end of each of the raw contents."""
+    """A message cut along its fields.
+
+    raws: start and end of each of the raw contents. parameters: where those of the request are in
+    the head.
+    """
 
     head: bytes
     request_id: bytes
     raws: list[tuple[int, int]]
+    parameters: tuple[int, int] = (0, 0)
+
+    @property
+    def bare_head(self) -> bytes:
+        """Return the head without the parameters of the request."""
+        start, end = self.parameters
+        return self.head[:start] + self.head[end:] if end else self.head
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +155,7 @@ class Plans:
 _MAX_PARTS: Final = 1024  # more than wire.check_part_counts lets through
 
 
-def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for every request
+def cut_message(message: bytes) -> Cut | None:  # noqa: C901, PLR0911, PLR0912  one loop, for every request
     """Cut a serialised ModelInferRequest; None if it is not written as libraries write it.
 
     What is cut is not judged: a head is only good for looking up a plan.
@@ -152,6 +163,7 @@ def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for 
     at, end, last, parts = 0, len(message), 0, 0
     id_at = id_start = id_end = 0
     head_end = -1
+    parameters_at = parameters_end = 0
     raws: list[tuple[int, int]] = []
     while at + 1 < end and (parts := parts + 1) <= _MAX_PARTS:
         tag, length, start = message[at], message[at + 1], at + 2
@@ -178,6 +190,10 @@ def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for 
             if last == _ID:
                 return None
             id_at, id_start, id_end = at, start, stop
+        elif tag == _PARAMETER:
+            if last != _PARAMETER:
+                parameters_at = at
+            parameters_end = stop
         elif tag not in _HEAD:
             return None
         last, at = tag, stop
@@ -186,7 +202,11 @@ def cut_message(message: bytes) -> Cut | None:  # noqa: C901  one loop, run for 
         return None
     head_end = head_end if raws else end
     head = message[:id_at] + message[id_end:head_end] if id_end else message[:head_end]
-    return Cut(head, message[id_start:id_end], raws)
+    if not parameters_end:
+        return Cut(head, message[id_start:id_end], raws)
+    shift = id_end - id_at  # the id stands before them
+    parameters = (parameters_at - shift, parameters_end - shift)
+    return Cut(head, message[id_start:id_end], raws, parameters)
 
 
 def planned_inputs(

@@ -8,7 +8,7 @@ from service.inference.model import Model
 from service.inference.request import SequenceStep
 from service.lifecycle.manager import Manager
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.repository.sequences import Scope
+from service.repository.sequences import Scope, SequenceSpec
 from service.rpc.parameters import RequestParameters
 from service.tensors import Signature
 
@@ -23,6 +23,18 @@ class Placed:
 
     stream: object | None
     stream_state: bool
+
+    def step(self, spec: SequenceSpec, wanted: SequenceStep | None) -> SequenceStep | None:
+        """Return the step that a request is which sends no state; None if it is none.
+
+        wanted: what its parameters say.
+        """
+        scope = self.scope_in(spec.scope)
+        if scope is None:
+            return wanted if wanted is not None and (wanted.id or not spec.is_inferred) else None
+        if wanted is None:
+            return SequenceStep(0, start=False, end=False, scope=scope)
+        return replace(wanted, id=wanted.id or 0, scope=scope)  # "" too names the stream's own
 
     def scope_in(self, scope: Scope) -> object | None:
         """Return the stream if it is what ids are private to; None if that is the model."""
@@ -51,10 +63,8 @@ class Placed:
                 f"input '{shown(sent)}' of model '{model.name}' is kept by the server from one "
                 "request of a sequence to the next: leave it out"
             )
-        if scope is not None:
-            step = wanted or SequenceStep(0, start=False, end=False)
-            wanted = replace(step, id=step.id or 0, scope=scope)  # "" too names the stream's own
-        return replace(parameters, sequence=wanted), engine.signature
+        step = self.step(engine.spec, wanted)
+        return replace(parameters, sequence=step), engine.signature
 
 
 def goes_on(manager: Manager[Model], request: ModelInferRequest) -> bool:
