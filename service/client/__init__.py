@@ -26,6 +26,7 @@ from service.client.errors import (
 )
 from service.client.ledger import Answer
 from service.client.options import Retry, Tls
+from service.client.ranking import Ranked
 from service.client.sequence import Sequence
 from service.client.stream import Stream
 from service.client.sync import Client
@@ -45,6 +46,7 @@ __all__ = [
     "MalformedAnswer",
     "NotFound",
     "Overloaded",
+    "Ranked",
     "RequestRefused",
     "Retry",
     "Sequence",

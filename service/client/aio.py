@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from service.client import calls
 from service.client.aio_link import AsyncLink
@@ -11,6 +11,7 @@ from service.client.aio_stream import AsyncStream, Source
 from service.client.core import Core
 from service.client.ledger import Answer
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
+from service.client.ranking import rankings
 from service.client.requests import Inputs
 from service.client.stream import WINDOW
 from service.pb import grpc_service_pb2 as pb
@@ -115,6 +116,21 @@ class AsyncClient:
         wishes = Wishes(**options)
         encoded = await self._link.encode(model, inputs, wishes)
         return await self._link.run(self._link.core.infer_call(model, encoded, wishes), wishes)
+
+    async def classify(
+        self, model: str, inputs: Inputs, *, classes: int = 1, **options: Unpack[InferOptions]
+    ) -> dict[str, Any]:
+        """Run one request and return only the best `classes` elements of each output.
+
+        Each is a list of `Ranked`, best first; of a model that batches a list of them for every
+        row. outputs: (): all of the model, which is asked for their names once.
+        """
+        wishes = Wishes(**options)
+        if not wishes.outputs:
+            wishes.outputs = (await self._link.signature(model, wishes.version)).outputs
+        encoded = await self._link.encode(model, inputs, wishes, classes=classes)
+        call = self._link.core.infer_call(model, encoded, wishes)
+        return rankings(await self._link.run(call, wishes))
 
     def infer_many(
         self, model: str, inputs: Inputs, **options: Unpack[InferOptions]

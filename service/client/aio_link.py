@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from service.client.calls import STREAM_INFER, Call, bf16_inputs, model_metadata
+from service.client.calls import STREAM_INFER, Call, Signature, model_metadata
 from service.client.core import Core
 from service.client.options import Wishes
 from service.client.requests import Encoded, Inputs, holds_uint16
@@ -50,12 +50,21 @@ class AsyncLink:
         arguments = self.core.arguments(wishes, wishes.deadline)
         return self._channel(is_step=False).stream_stream(STREAM_INFER)(**arguments)
 
-    async def encode(self, model: str, inputs: Inputs, wishes: Wishes) -> Encoded:
+    async def encode(
+        self, model: str, inputs: Inputs, wishes: Wishes, *, classes: int = 0
+    ) -> Encoded:
         """Return a request; asks the server once which inputs are BF16, if that matters."""
-        if holds_uint16(inputs) and self.core.bf16(model, wishes.version) is None:
-            metadata = await self.run(model_metadata(model, wishes.version), Wishes())
-            self.core.note_bf16(model, wishes.version, bf16_inputs(metadata))
-        return self.core.encode(model, inputs, wishes)
+        if holds_uint16(inputs):
+            await self.signature(model, wishes.version)
+        return self.core.encode(model, inputs, wishes, classes=classes)
+
+    async def signature(self, model: str, version: str) -> Signature:
+        """Return what requests need to know of a model; the server is asked once."""
+        known = self.core.signature(model, version)
+        if known is None:
+            metadata = await self.run(model_metadata(model, version), Wishes())
+            known = self.core.note(model, version, metadata)
+        return known
 
     def _channel(self, *, is_step: bool) -> grpc.aio.Channel:
         channel = self._channels.get(is_step)

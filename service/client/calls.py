@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from service.client.options import HEALTH, SERVICE
 from service.pb import grpc_service_pb2 as pb
@@ -110,9 +110,19 @@ def unload(model: str, *, dependents: bool) -> Call[None]:
     return Call(_path("RepositoryModelUnload"), request.SerializeToString(), _nothing, model)
 
 
-def bf16_inputs(metadata: pb.ModelMetadataResponse) -> frozenset[str]:
-    """Return the names of a model's inputs of BF16."""
-    return frozenset(each.name for each in metadata.inputs if each.datatype == "BF16")
+class Signature(NamedTuple):
+    """What requests need to know of a model. bf16: its inputs of that type. outputs: names."""
+
+    bf16: frozenset[str]
+    outputs: tuple[str, ...]
+
+
+def signature_of(metadata: pb.ModelMetadataResponse) -> Signature:
+    """Return what requests need to know of a model."""
+    return Signature(
+        frozenset(each.name for each in metadata.inputs if each.datatype == "BF16"),
+        tuple(each.name for each in metadata.outputs),
+    )
 
 
 def _path(method: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar, Unpack
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.client.calls import INFER, Call
+from service.client.calls import INFER, Call, Signature, signature_of
 from service.client.errors import ClientError, MalformedAnswer, translated
 from service.client.options import (
     ClientOptions,
@@ -17,6 +17,7 @@ from service.client.options import (
 )
 from service.client.requests import Encoded, Encoder, Inputs, encode_parameters
 from service.client.responses import Decoder
+from service.pb import grpc_service_pb2 as pb
 from service.tensors import Tensors
 
 R = TypeVar("R")
@@ -34,7 +35,7 @@ class Core:
         self.encoder = Encoder()
         self.decoder = Decoder()
         self._metadata = pairs(self.settings.metadata)
-        self._bf16: dict[tuple[str, str], frozenset[str]] = {}
+        self._signatures: dict[tuple[str, str], Signature] = {}
 
     def arguments(self, wishes: Wishes, deadline: float | None) -> dict[str, Any]:
         """Return the arguments with which gRPC makes a call. deadline: seconds; None: none."""
@@ -55,18 +56,26 @@ class Core:
         given = wishes.deadline
         return self.arguments(wishes, self.settings.deadline if given is None else given)
 
-    def bf16(self, model: str, version: str) -> frozenset[str] | None:
-        """Return the inputs of a model that are BF16, None as long as nobody has noted them."""
-        return self._bf16.get((model, version))
+    def signature(self, model: str, version: str) -> Signature | None:
+        """Return what is known of a model, None as long as nobody has noted it."""
+        return self._signatures.get((model, version))
 
-    def note_bf16(self, model: str, version: str, names: frozenset[str]) -> None:
-        """Remember the inputs of a model that are BF16."""
-        self._bf16[model, version] = names
+    def note(self, model: str, version: str, metadata: pb.ModelMetadataResponse) -> Signature:
+        """Remember what a model takes and gives, and return it."""
+        noted = self._signatures[model, version] = signature_of(metadata)
+        return noted
 
-    def encode(self, model: str, inputs: Inputs, wishes: Wishes) -> Encoded:
+    def encode(self, model: str, inputs: Inputs, wishes: Wishes, *, classes: int = 0) -> Encoded:
         """Return a request but for its id and parameters. Raises TypeError, ValueError."""
-        bf16 = self._bf16.get((model, wishes.version), frozenset())
-        return self.encoder.encode(model, wishes.version, inputs, wishes.outputs, bf16)
+        known = self._signatures.get((model, wishes.version))
+        return self.encoder.encode(
+            model,
+            wishes.version,
+            inputs,
+            wishes.outputs,
+            known.bf16 if known else frozenset(),
+            classes=classes,
+        )
 
     def infer_call(
         self, model: str, encoded: Encoded, wishes: Wishes, **more: Parameter

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from service.client.calls import STREAM_INFER, Call, bf16_inputs, model_metadata
+from service.client.calls import STREAM_INFER, Call, Signature, model_metadata
 from service.client.core import Core
 from service.client.options import Wishes
 from service.client.requests import Encoded, Inputs, holds_uint16
@@ -46,12 +46,19 @@ class Link:
         method: Any = self._channels[False].stream_stream(STREAM_INFER)
         return method(requests, **self.core.arguments(wishes, wishes.deadline))
 
-    def encode(self, model: str, inputs: Inputs, wishes: Wishes) -> Encoded:
+    def encode(self, model: str, inputs: Inputs, wishes: Wishes, *, classes: int = 0) -> Encoded:
         """Return a request; asks the server once which inputs are BF16, if that matters."""
-        if holds_uint16(inputs) and self.core.bf16(model, wishes.version) is None:
-            metadata = self.run(model_metadata(model, wishes.version), Wishes())
-            self.core.note_bf16(model, wishes.version, bf16_inputs(metadata))
-        return self.core.encode(model, inputs, wishes)
+        if holds_uint16(inputs):
+            self.signature(model, wishes.version)
+        return self.core.encode(model, inputs, wishes, classes=classes)
+
+    def signature(self, model: str, version: str) -> Signature:
+        """Return what requests need to know of a model; the server is asked once."""
+        known = self.core.signature(model, version)
+        if known is None:
+            metadata = self.run(model_metadata(model, version), Wishes())
+            known = self.core.note(model, version, metadata)
+        return known
 
     def _method(self, path: str, is_step: bool) -> Any:  # noqa: FBT001  of its only caller
         with self._lock:

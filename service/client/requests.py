@@ -55,10 +55,13 @@ class Encoder:
         inputs: Inputs,
         outputs: Sequence[str] = (),
         bf16: frozenset[str] = frozenset(),
+        *,
+        classes: int = 0,
     ) -> Encoded:
         """Return the request for inputs; those that are None are left out.
 
-        bf16: inputs whose arrays of uint16 are BF16. Raises TypeError for an array that no
+        bf16: inputs whose arrays of uint16 are BF16. classes: of each of outputs only so many of
+        the best elements; 0: all of it. Raises TypeError for an array that no
         datatype can carry, ValueError for nested sequences that are no array.
         """
         described: list[tuple[str, str, Shape]] = []
@@ -71,10 +74,10 @@ class Encoder:
             described.append((name, datatype.wire, array.shape))
             size = len(content) if isinstance(content, bytes) else content.nbytes
             contents += (_RAW + _varint(size), content)
-        key = (model, version, *described, None, *outputs)
+        key = (model, version, *described, classes, *outputs)
         fixed = self._known.get(key)
         if fixed is None:
-            fixed = _fixed_parts(model, version, described, outputs)
+            fixed = _fixed_parts(model, version, described, outputs, classes)
             if len(self._known) >= _MOST_SHAPES:
                 self._known.clear()
             self._known[key] = fixed
@@ -145,14 +148,20 @@ def _texts(name: str, array: Array) -> bytes:
 
 
 def _fixed_parts(
-    model: str, version: str, inputs: Sequence[tuple[str, str, Shape]], outputs: Sequence[str]
+    model: str,
+    version: str,
+    inputs: Sequence[tuple[str, str, Shape]],
+    outputs: Sequence[str],
+    classes: int,
 ) -> tuple[bytes, bytes]:
     head = pb.ModelInferRequest(model_name=model, model_version=version)
     tail = pb.ModelInferRequest()
     for name, datatype, shape in inputs:
         tail.inputs.add(name=name, datatype=datatype, shape=shape)
     for name in outputs:
-        tail.outputs.add(name=name)
+        output = tail.outputs.add(name=name)
+        if classes:
+            output.parameters["classification"].int64_param = classes
     return head.SerializeToString(), tail.SerializeToString()
 
 

@@ -6,13 +6,14 @@ Knows the wire and nothing of what serves it: any server of the Open Inference P
 
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from service.client import calls
 from service.client.core import Core
 from service.client.ledger import Answer
 from service.client.link import Link
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
+from service.client.ranking import rankings
 from service.client.requests import Inputs
 from service.client.sequence import Sequence
 from service.client.stream import WINDOW, Stream
@@ -118,6 +119,21 @@ class Client:
         wishes = Wishes(**options)
         encoded = self._link.encode(model, inputs, wishes)
         return self._link.run(self._link.core.infer_call(model, encoded, wishes), wishes)
+
+    def classify(
+        self, model: str, inputs: Inputs, *, classes: int = 1, **options: Unpack[InferOptions]
+    ) -> dict[str, Any]:
+        """Run one request and return only the best `classes` elements of each output.
+
+        Each is a list of `Ranked`, best first; of a model that batches a list of them for every
+        row. outputs: (): all of the model, which is asked for their names once.
+        """
+        wishes = Wishes(**options)
+        if not wishes.outputs:
+            wishes.outputs = (self._link.signature(model, wishes.version)).outputs
+        encoded = self._link.encode(model, inputs, wishes, classes=classes)
+        call = self._link.core.infer_call(model, encoded, wishes)
+        return rankings(self._link.run(call, wishes))
 
     def infer_many(
         self, model: str, inputs: Inputs, **options: Unpack[InferOptions]

@@ -83,7 +83,7 @@ def test_a_client_may_be_made_where_no_loop_runs(server: RunningServer) -> None:
 
 
 def test_the_server_describes_itself(server: RunningServer) -> None:
-    """Metadata, configuration, index, readiness, statistics and health are those of the models."""
+    """Every call that describes models, and classify, answers as the other client's."""
 
     async def main() -> None:
         async with AsyncClient(server.address) as client:
@@ -92,6 +92,8 @@ def test_the_server_describes_itself(server: RunningServer) -> None:
             assert (await client.model_config("simple")).max_batch_size == 8
             assert "mlp" in {each.name for each in await client.index()}
             assert not await client.is_ready("nope")
+            (best,) = (await client.classify("mlp", {"X": _ROW}, classes=1))["Y"][0]
+            assert best.index == (await client.infer("mlp", {"X": _ROW}))["Y"].argmax()
             assert (await client.statistics("mlp"))[0].name == "mlp"
             assert await client.health("mlp") == "SERVING"
 

@@ -13,6 +13,7 @@ from service.client import (
     Client,
     ClientError,
     MalformedAnswer,
+    Ranked,
     RequestRefused,
     ServerUnreachable,
 )
@@ -93,6 +94,37 @@ def test_the_server_describes_itself(client: Client) -> None:
         True, True, False,
     )  # fmt: skip
     assert (client.health(), client.health("mlp")) == ("SERVING", "SERVING")
+
+
+def test_the_best_elements_are_ranked(client: Client) -> None:
+    """Classify gives for each row as many of the best elements as asked, best first."""
+    rows = np.random.default_rng(3).normal(size=(2, 784)).astype(np.float32)
+    scores = client.infer("mlp", {"X": rows})["Y"]
+    ranked = client.classify("mlp", {"X": rows}, classes=3)["Y"]
+    assert [[each.index for each in row] for row in ranked] == [
+        list(np.argsort(-row)[:3]) for row in scores
+    ]
+    assert ranked[0][0].value == pytest.approx(scores[0].max(), abs=1e-5)
+
+
+@pytest.mark.parametrize("text", [b"1.0", b"x:1", b"1.0:one:label", b"\xff:1"])
+def test_a_broken_ranking_is_malformed(text: bytes) -> None:
+    """A text that is no VALUE:INDEX[:LABEL] is shown in the error."""
+    broken = _response("BYTES", (1,), len(text).to_bytes(4, "little") + text)
+    with (
+        serving(infer=lambda _request: broken) as address,
+        Client(address) as client,
+        pytest.raises(MalformedAnswer, match=r"output 'Y' has .* where VALUE:INDEX"),
+    ):
+        client.classify("m", {}, outputs=["Y"])
+
+
+def test_labels_are_read_with_their_colons() -> None:
+    """A label may hold colons; it is all behind the second one."""
+    text = b"0.5:7:urn:cat"
+    labelled = _response("BYTES", (1,), len(text).to_bytes(4, "little") + text)
+    with serving(infer=lambda _request: labelled) as address, Client(address) as client:
+        assert client.classify("m", {}, outputs=["Y"]) == {"Y": [Ranked(0.5, 7, "urn:cat")]}
 
 
 def test_statistics_count_requests(client: Client) -> None:
