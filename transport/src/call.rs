@@ -653,6 +653,20 @@ pub mod tests {
     }
 
     #[test]
+    fn a_message_that_is_detached_ahead_of_its_turn_stays_so() {
+        let call = stream(3);
+        call.detach(2);
+        call.detach(2);
+        answer(&call, 2, b"not by ticket");
+        call.finish_answered(end(0));
+        answer(&call, 0, b"a");
+        answer(&call, 1, b"b");
+        assert_eq!((sent(&call), code(&call)), (b"ab".to_vec(), None));
+        call.settle(1);
+        assert_eq!(code(&call), Some(0));
+    }
+
+    #[test]
     fn the_last_word_waits_for_detached_messages() {
         let call = stream(3);
         (0..3).for_each(|ticket| drop(call.detach(ticket)));

@@ -138,6 +138,20 @@ def test_only_an_open_message_is_detached(engine: Engine, channel: grpc.Channel)
     assert list(replies) == [b"a", b"c", b"b"]
 
 
+def test_a_message_is_detached_once(engine: Engine, channel: grpc.Channel) -> None:
+    """Also ahead of its turn: the end waits for one of its last answers, not for two."""
+    call, replies, outgoing = opened(engine, channel, 3)
+    call.detach(2)
+    call.detach(2)
+    call.answer(2, b"not by ticket")
+    call.answer(0, b"a")
+    call.answer(1, b"b")
+    half_closed(engine, outgoing)
+    call.finish_answered(Code.OK)
+    call.send(b"c", settles=1)
+    assert list(replies) == [b"a", b"b", b"c"]
+
+
 def test_a_detached_message_counts_until_it_is_settled(run: Run) -> None:
     """The window stays taken through all of its answers but the last."""
     engine = run(limits=Limits(stream_window=2))
