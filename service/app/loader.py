@@ -140,8 +140,7 @@ class ModelLoader:
         check_allowed(source, config, self._settings)
         notes: list[str] = []
         manifest = self._manifest(source, notes, python_file(source, config).name)
-        listed = manifest.files if manifest is not None else None
-        return load_python(source, config, self._settings, notes, listed)
+        return load_python(source, config, self._settings, manifest, notes)
 
     def _manifest(
         self, source: VersionSource, notes: list[str], model_file: str = MODEL_FILE

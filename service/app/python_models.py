@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from service.inference.policy import BatchPolicy
 from service.inference.responses import ResponseEngine
 from service.pb.model_config_pb2 import ModelConfig
 from service.python_backend import Context
+from service.repository.labels import read_labels
 from service.repository.layout import PYTHON_FILE, VersionSource
-from service.repository.overrides import PRIVATE
+from service.repository.manifest import Manifest
 from service.repository.signature import declared, normalised
 from service.runtime.python.instance import PythonInstance
 from service.runtime.python.modules import ModelModule
@@ -32,16 +32,10 @@ def python_file(source: VersionSource, config: ModelConfig) -> Path:
 
 def check_allowed(source: VersionSource, config: ModelConfig, settings: Settings) -> None:
     """Refuse to run code that nobody asked for. Raises LoadError."""
-    file = python_file(source, config)
     if not settings.allow_python_backend:
         raise LoadError(
-            f"{file}: backend 'python' runs this file as part of the server, which is off; start "
+            f"{python_file(source, config)}: backend 'python' runs this file as part of the server, which is off; start "
             "with --allow-python-backend if you trust whoever writes to the repository"
-        )
-    if any(part.startswith(PRIVATE) for part in source.directory.parts):
-        raise LoadError(
-            f"model '{source.model}': backend 'python' runs files of the repository, never files "
-            "that came with a request to load"
         )
 
 
@@ -49,12 +43,12 @@ def load_python(
     source: VersionSource,
     config: ModelConfig,
     settings: Settings,
+    manifest: Manifest | None,
     notes: list[str],
-    listed: Collection[str] | None,
 ) -> Model:
     """Return the version, with all its instances made. Raises LoadError with the reason.
 
-    listed: the files that may be run, of a manifest; None: all beside model.py.
+    manifest: lists the files that may be run; without one all beside model.py may.
     """
     started = time.monotonic()
     file, version = python_file(source, config), str(source.version)
@@ -62,6 +56,8 @@ def load_python(
     full = normalised(source.model, spec, config, on_gpu=False, instances=settings.instances)
     decoupled = config.model_transaction_policy.decoupled
     instances = sum(group.count for group in full.instance_group)
+    labels = read_labels(source.model_directory, source.directory, config, manifest)
+    listed = manifest.files if manifest is not None else None
     module = ModelModule(file, source.model, version, listed)
     context = Context(
         source.model,
@@ -104,4 +100,5 @@ def load_python(
         decoupled=decoupled,
         may_bundle=False,
         notes=tuple(notes),
+        labels=labels,
     )

@@ -181,6 +181,21 @@ def test_versions_are_loaded_swapped_and_unloaded(controlled: Controlled) -> Non
     assert answer(controlled.stub.infer(ask("m"), timeout=WAIT_S)).tolist() == [2]
 
 
+def test_outputs_may_be_classified(controlled: Controlled) -> None:
+    """The label file of config.pbtxt holds for a Python model's output too."""
+    code = CONSTANT.format(value=1).replace("[self.value]", "[3, 9, 5]")
+    python_models.publish(controlled.root, "m", code)
+    config = controlled.root / "m" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"Y"', '"Y" label_filename: "labels.txt"'))
+    (controlled.root / "m" / "labels.txt").write_text("a\nb\nc\n")
+    controlled.load("m")
+    request = ask("m")
+    output = request.outputs.add(name="Y")
+    output.parameters["classification"].int64_param = 2
+    response = controlled.stub.infer(request, timeout=WAIT_S)
+    assert answer(response).reshape(-1).tolist() == [b"9:1:b", b"5:2:c"]
+
+
 def test_code_of_a_load_request_is_not_run(controlled: Controlled) -> None:
     """Callers may send graphs where model control is on, but never code."""
     config = {
@@ -188,10 +203,14 @@ def test_code_of_a_load_request_is_not_run(controlled: Controlled) -> None:
         "input": [{"name": "X", "data_type": "TYPE_INT32", "dims": [-1]}],
         "output": [{"name": "Y", "data_type": "TYPE_INT32", "dims": [-1]}],
     }
-    code = CONSTANT.format(value=1).encode()
-    status, text = controlled.refused("m", json.dumps(config), {"1/model.py": code})
-    assert status is not grpc.StatusCode.OK
-    assert "backend 'python' runs files of the repository, never files that came with" in text
+    marker = controlled.root / "ran"
+    code = f"open({str(marker)!r}, 'w')\n{CONSTANT.format(value=1)}".encode()
+    status, _ = controlled.refused("m", json.dumps(config), {"1/model.py": code})
+    assert status is grpc.StatusCode.INTERNAL
+    assert "code that runs in this process is not taken from callers" in (
+        controlled.server.log.read_text()
+    )
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(
