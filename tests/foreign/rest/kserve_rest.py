@@ -5,10 +5,9 @@ Run in an environment of its own by test_rest.py.
 
 from typing import Any
 
-import httpx
 import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest
-from kserve.inference_client import RESTConfig
+from kserve.inference_client import RESTConfig, httpx
 
 _URL: list[str] = []
 
