@@ -33,7 +33,7 @@ from service.inference.sequences.sequence import Changes, Limits, Step
 from service.inference.sequences.table import Table
 from service.observability.stats import ModelStats, SequenceCounts
 from service.repository.sequences import Scope, SequenceSpec
-from service.tensors import Signature
+from service.tensors import Signature, Tensors
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
@@ -271,18 +271,20 @@ class SequenceEngine:
         except RequestError as error:
             self._ended(step, Outcome(None, error, NO_TIMINGS))
         except Exception:  # noqa: BLE001  a fault of ours must not hold its sequence for ever
-            error_id = secrets.token_hex(4)
-            _LOG.exception("model %s: a step was not run (error id %s)", self._model, error_id)
-            failure = InferenceFailed(self._model, error_id)
-            self._ended(step, Outcome(None, failure, NO_TIMINGS))
+            self._ended(step, Outcome(None, self._fault(), NO_TIMINGS))
             self._runner.stop(step)
 
     def _ended(self, step: Step, outcome: Outcome) -> None:
         """Store what a step left, answer its caller and start what may run now."""
         request, error, outputs = step.request, outcome.error, outcome.outputs or {}
         request.on_leave = None
+        states: Tensors = {}
         if error is None:
-            states = self._assembly.states(outputs)
+            try:
+                states = self._assembly.states(outputs)
+            except Exception:  # noqa: BLE001  want of memory, perhaps
+                error = self._fault()
+        if error is None:
             with self._lock:
                 changes = self._table.done(step, states, self._clock())
                 self._ring()
@@ -302,6 +304,12 @@ class SequenceEngine:
         finally:  # a fault in answering one must not hold up the others
             # The scheduler, whose thread this is after a run, looks at its queue next.
             self._apply(changes, deferred=error is None)
+
+    def _fault(self) -> InferenceFailed:
+        """Log the fault at hand under an id and return what the caller is told."""
+        error_id = secrets.token_hex(4)
+        _LOG.exception("model %s: a step has failed (error id %s)", self._model, error_id)
+        return InferenceFailed(self._model, error_id)
 
     def _ring(self) -> None:
         """Wake the thread up if it is to look sooner than it would."""
