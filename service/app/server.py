@@ -84,7 +84,11 @@ class Server:
                 lambda: self._health.draining,
                 SHARED_MEMORY if settings.allow_client_shm else (),
             ),
-            RepositoryService(self.control, is_explicit=is_explicit, hidden=f"{root}/"),
+            RepositoryService(
+                self.control,
+                is_explicit=is_explicit,
+                hidden=f"{root.parent if root.is_file() else root}/",
+            ),
             SharedMemoryService(
                 self._regions,
                 refuse_cuda_memory if settings.device == "cpu" else open_cuda_memory,

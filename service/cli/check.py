@@ -15,6 +15,7 @@ from service.lifecycle.manager import Manager
 from service.lifecycle.states import State, VersionStatus
 from service.repository.layout import Repository
 from service.repository.model_config import PYTHON
+from service.rpc.restrict import Restrictions
 from service.settings_sources import add_flags, load_settings
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = load_settings(vars(arguments))
     _check_tls(settings)
+    Restrictions(settings.restrict)
     _silence_log()
     loader = ModelLoader(settings)
     manager: Manager[Model] = Manager(loader.read_config, loader.load)

@@ -73,6 +73,7 @@ class ModelControl(Generic[S]):
         self._changed = threading.Condition()  # guards _busy
         self._busy: set[str] = set()
         self._loaded: dict[str, _Origin] = {}  # each by whoever has made its name busy
+        self._files: set[OverrideFiles] = set()  # that have not been removed
 
     def note(self, sources: Iterable[ModelSource]) -> None:
         """Know what the manager has loaded, so that it is not loaded again without need."""
@@ -103,10 +104,10 @@ class ModelControl(Generic[S]):
             try:
                 self._load(origin, before)
             except BaseException:
-                _discard(origin, but=before)
+                self._discard(origin, but=before)
                 raise
             self._loaded[name] = origin
-            _discard(before, but=origin)
+            self._discard(before, but=origin)
 
     def unload(self, name: str) -> None:
         """Unload a model once it has answered what it accepted. An unknown one is left alone."""
@@ -114,7 +115,7 @@ class ModelControl(Generic[S]):
             self._manager.unload(name)
             if (loaded := self._loaded.pop(name, None)) is not None:
                 _LOG.info("model %s is unloaded", name)
-            _discard(loaded)
+            self._discard(loaded)
 
     def index(self) -> list[VersionStatus]:
         """Return the state of every version that is known, and of models never loaded."""
@@ -129,9 +130,9 @@ class ModelControl(Generic[S]):
         return sorted(known, key=lambda status: (status.model, status.version))
 
     def close(self) -> None:
-        """Remove what callers gave. Nothing is loaded or unloaded any more."""
-        for origin in list(self._loaded.values()):
-            _discard(origin)
+        """Remove what callers gave, also for loads that have not ended and have no effect now."""
+        while self._files:
+            self._files.pop().remove()
 
     @contextmanager
     def _exclusive(self, name: str) -> Iterator[None]:
@@ -159,6 +160,7 @@ class ModelControl(Generic[S]):
             if given.backend == PYTHON:
                 raise RepositoryError("code that runs in this process is not taken from callers")
             written = OverrideFiles(name, files)
+            self._files.add(written)
             source = replace(written.source(), config=given)
             return self._with_config(
                 _Origin(source, lying, _stamps(source.directory), files=written)
@@ -171,6 +173,13 @@ class ModelControl(Generic[S]):
             raise RepositoryError(found[0].problem)
         return self._with_config(_Origin(replace(found[0], config=given), lying, lying))
 
+    def _discard(self, origin: _Origin | None, but: _Origin | None = None) -> None:
+        """Remove the files of an origin, unless another needs them."""
+        files = origin.files if origin is not None else None
+        if files is not None and (but is None or but.files is not files):
+            files.remove()
+            self._files.discard(files)
+
     def _with_config(self, origin: _Origin) -> _Origin:
         config = self._read_config(origin.source)
         encoded = None if config is None else config.SerializeToString(deterministic=True)
@@ -182,13 +191,6 @@ class ModelControl(Generic[S]):
         self._plan([*(source for source in others if source.name != name), origin.source])
         config = self._read_config(origin.source)
         self._manager.reload(origin.source, config, origin.unchanged(before))
-
-
-def _discard(origin: _Origin | None, but: _Origin | None = None) -> None:
-    """Remove the files of an origin, unless another needs them."""
-    files = origin.files if origin is not None else None
-    if files is not None and (but is None or but.files is not files):
-        files.remove()
 
 
 def _stays_in_force(before: _Origin | None, lying: Stamps) -> TypeGuard[_Origin]:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -64,19 +65,20 @@ class SlowCalls:
                     return
 
     def drain(self) -> None:
-        """Refuse what waits and what comes. What is being answered will be."""
+        """Refuse what comes, waits, or is under way: whatever comes of it ends with the server."""
         with self._changed:
             self._closing = True
-            waiting = list(self._waiting)
+            refused = [*self._waiting, *self._running.values()]
             self._waiting.clear()
             self._changed.notify_all()
-        for job in waiting:
+        for job in refused:
             job.call.finish(*status_of(ShuttingDown()))
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads, after `drain`; so many seconds for each."""
+        """Wait so many seconds for the threads, after `drain`."""
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 
 from service.tensors import FP32
 from tests.integration.conftest import Serve
@@ -17,8 +18,31 @@ from tests.integration.control.conftest import Controlled, load_request
 from tests.support import models, python_models
 from tests.support.requests import answer, one, raw_request
 from tests.support.stub import WAIT_S, Outgoing, refusal
+from tests.support.waiting import eventually
 
 CODE = grpc.StatusCode
+GATED_CONFIG = """
+name: "gated"
+backend: "python"
+max_batch_size: 0
+input { name: "X" data_type: TYPE_FP32 dims: 1 }
+output { name: "Y" data_type: TYPE_FP32 dims: 1 }
+instance_group { count: 1 kind: KIND_CPU }
+"""
+GATED = """
+import time
+from pathlib import Path
+
+class Model:
+    def __init__(self, context):
+        with Path({begun!r}).open("a") as file:
+            file.write(".")
+        while not Path({gate!r}).exists():
+            time.sleep(0.01)
+
+    def infer(self, request):
+        return {{"Y": request.inputs["X"]}}
+"""
 UNREADY = "is not at ready state"
 CONFIG = {"version_policy": {"specific": {"versions": [1]}}}
 
@@ -226,3 +250,54 @@ def test_what_is_unloaded_is_let_go_of(controlled: Controlled) -> None:
     assert c.server.descriptors() <= before[0]
     assert threads() <= before[1]
     assert c.server.rss_mib() < before[2] + 70  # half of what twenty would keep
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Write a model whose load waits for a file: the repository, a file at its begin, that file."""
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    directory = tmp_path / "models" / "gated" / "1"
+    directory.mkdir(parents=True)
+    (directory.parent / "config.pbtxt").write_text(GATED_CONFIG)
+    (directory / "model.py").write_text(GATED.format(begun=str(begun), gate=str(gate)))
+    models.publish(tmp_path / "models", "plus", models.add_constant(1))
+    return tmp_path / "models", begun, gate
+
+
+def test_a_load_that_takes_long_holds_up_nothing(
+    gated: tuple[Path, Path, Path], serve: Serve
+) -> None:
+    """Requests, other loads and the index go on; a caller who leaves does not stop it."""
+    root, begun, gate = gated
+    flags = ("--model-control", "explicit", "--allow-python-backend")
+    with serve(root, *flags) as server, server.stub() as stub:
+        c = Controlled(server, stub, root)
+        load = stub.load.future(load_request("gated"), timeout=WAIT_S)
+        eventually(begun.exists, "the load has begun")
+        assert ("gated", "1", "LOADING", "") in c.index()
+        assert c.is_ready()
+        assert not c.is_model_ready(name="gated")
+        assert c.infer_refused("1", "gated")[0] is CODE.UNAVAILABLE
+        c.load()
+        assert c.value() == ("1", 1.0)
+        again = stub.load.future(load_request("gated"), timeout=WAIT_S)
+        load.cancel()
+        again.cancel()
+        c.unload()
+        assert not c.is_model_ready(name="gated")
+        gate.touch()
+        eventually(lambda: c.is_model_ready(name="gated"), "the load has ended")
+        assert len(begun.read_text()) == 1  # the second one was forgotten
+
+
+def test_the_end_does_not_wait_for_a_load(gated: tuple[Path, Path, Path], serve: Serve) -> None:
+    """SIGTERM while a model is loaded: its caller is told at once, and the exit code is 0."""
+    root, begun, gate = gated
+    flags = ("--model-control", "explicit", "--allow-python-backend")
+    with serve(root, *flags) as server, server.stub() as stub:
+        load = stub.load.future(load_request("gated"), timeout=WAIT_S)
+        eventually(begun.exists, "the load has begun")
+        server.terminate()
+        assert load.exception(WAIT_S).code() is CODE.UNAVAILABLE
+        gate.touch()
+        assert server.wait() == 0

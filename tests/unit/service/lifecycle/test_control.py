@@ -278,6 +278,31 @@ def test_a_load_that_ends_after_the_server_has_no_effect(
     assert world.made[0].closed
 
 
+def test_files_of_a_load_that_never_ends_are_removed(
+    world: World, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the server removes what callers gave, whatever becomes of it."""
+    temporary = world.root.parent / f"{world.root.name}-given"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait(_version: VersionSource) -> None:
+        begun.set()
+        assert gate.wait(WAIT_S)
+
+    world.on_load = wait
+    load = pool.submit(world.control.load, "m", "{}", {"1/model.onnx": b"a"})
+    assert begun.wait(WAIT_S)
+    assert len(list(temporary.iterdir())) == 1
+    world.manager.close(1.0)
+    world.control.close()
+    assert list(temporary.iterdir()) == []
+    gate.set()
+    with pytest.raises(LoadError, match="No such file"):
+        load.result(WAIT_S)
+
+
 def test_the_last_one_of_many_decides(world: World, pool: ThreadPoolExecutor) -> None:
     """Whatever 32 threads load and unload at once, afterwards one load or unload is the truth."""
     world.write("a")

@@ -33,9 +33,10 @@ class Call:
         return message.upper()
 
     def finish(self, code: Code, message: str = "", *, reply: bytes | None = None) -> None:
-        """Note how the call ends."""
-        self.end = code, message, reply
-        self.ended.set()
+        """Note how the call ends; only the first end counts."""
+        if not self.ended.is_set():
+            self.end = code, message, reply
+            self.ended.set()
 
 
 Submit = Callable[[Call, bytes], None]
@@ -139,17 +140,19 @@ def test_so_many_may_wait(slow: SlowCalls, log: list[str]) -> None:
     calls[0].gate.set()
 
 
-def test_drain_refuses_what_has_not_begun(slow: SlowCalls, log: list[str]) -> None:
-    """What waits is UNAVAILABLE at once, what has begun is answered, nothing more is taken."""
+def test_drain_refuses_all_at_once(slow: SlowCalls, log: list[str]) -> None:
+    """Nobody waits for what ends with the server: what waits, what has begun, what comes."""
     begun, waiting = Call(log), Call(log)
     submit(slow, begun, b"m")
     submit(slow, waiting, b"m")
     assert begun.begun.wait(WAIT_S)
     slow.drain()
-    assert waiting.end is not None
-    assert waiting.end[:2] == (Code.UNAVAILABLE, str(ShuttingDown()))
+    for call in (waiting, begun):
+        assert call.end is not None
+        assert call.end[:2] == (Code.UNAVAILABLE, str(ShuttingDown()))
     with pytest.raises(ShuttingDown):
         submit(slow, Call(log), b"m")
     begun.gate.set()
-    assert begun.ended.wait(WAIT_S)
-    assert begun.end == (Code.OK, "", b"MESSAGE")
+    slow.join(WAIT_S)
+    assert log == [""]  # it was finished all the same
+    assert begun.end == waiting.end

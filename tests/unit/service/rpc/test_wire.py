@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidRequest
 from service.pb.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStatistics
-from service.rpc.wire import check_counts, check_part_counts, length_delimited, varint
+from service.rpc.wire import (
+    check_counts,
+    check_part_counts,
+    length_delimited,
+    text_field,
+    varint,
+)
 
 PADDING = length_delimited(7, bytes(100_000))  # a raw tensor: large enough to be looked at
 
@@ -72,3 +78,21 @@ def test_good_requests_pass(parts: list[str], byte: int) -> None:
     for part in parts:
         getattr(request, part).add(name="x")
     check_part_counts(request.SerializeToString())
+
+
+@given(st.text(), st.text(), st.binary())
+def test_text_of_a_field_is_protobufs(model: str, version: str, contents: bytes) -> None:
+    """A field of text is found without parsing the message, wherever it stands."""
+    request = ModelInferRequest(model_name=model, model_version=version)
+    request.raw_input_contents.append(contents)
+    message = request.SerializeToString()
+    assert text_field(message, 1) == model.encode()
+    assert text_field(message, 2) == version.encode()
+    assert text_field(message, 3) == b""
+    assert text_field(message + length_delimited(1, b"last"), 1) == b"last"
+
+
+@given(st.binary(max_size=200))
+def test_text_of_what_is_no_message(message: bytes) -> None:
+    """Any bytes give some text, and end."""
+    assert isinstance(text_field(message, 2), bytes)
