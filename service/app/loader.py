@@ -140,7 +140,9 @@ class ModelLoader:
         check_allowed(source, config, self._settings)
         notes: list[str] = []
         manifest = self._manifest(source, notes, python_file(source, config).name)
-        return load_python(source, config, self._settings, manifest, notes)
+        labels = read_labels(source.model_directory, source.directory, config, manifest)
+        model = load_python(source, config, self._settings, manifest, notes)
+        return replace(model, labels=labels)
 
     def _manifest(
         self, source: VersionSource, notes: list[str], model_file: str = MODEL_FILE

@@ -98,7 +98,7 @@ def resolve(
 def declared(config: ModelConfig) -> ModelSpec:
     """Return how a version is served of which its configuration alone says what it takes.
 
-    Raises ConfigError for a tensor without a datatype.
+    Raises ConfigError for a tensor without a datatype, and for `reshape`.
     """
     batch = (-1,) if config.max_batch_size > 0 else ()
 
@@ -106,6 +106,11 @@ def declared(config: ModelConfig) -> ModelSpec:
         datatype = datatype_of(entry.data_type)
         if datatype is None:
             raise ConfigError(f"config.pbtxt: '{entry.name}' has no data_type")
+        if entry.HasField("reshape"):
+            raise ConfigError(
+                f"config.pbtxt: '{entry.name}' has a reshape, which is for ONNX graphs: a model's "
+                "own code can give its tensors any shape"
+            )
         optional = isinstance(entry, ModelInput) and entry.optional
         return TensorSpec(entry.name, datatype, (*batch, *entry.dims), optional)
 
@@ -297,11 +302,13 @@ def _fill_tensors(full: ModelConfig, signature: Signature) -> None:
     for specs, entries in ((signature.inputs, full.input), (signature.outputs, full.output)):
         if not entries:
             for spec in specs:
-                entries.add(
+                entry = entries.add(
                     name=spec.name,
                     data_type=data_type_of(spec.datatype),
                     dims=spec.shape[skip:],
                 )
+                if spec.optional and isinstance(entry, ModelInput):
+                    entry.optional = True
 
 
 def _fill_pinned_memory(full: ModelConfig) -> None:

@@ -191,7 +191,7 @@ class Regions:
             ]
             for region in gone:
                 del self._regions[region.name]
-            self.generation += 1
+            self.generation += bool(gone)
         for region in gone:
             region.release()
 

@@ -10,7 +10,7 @@ import pytest
 from service.app.loader import ModelLoader, warmup_sizes
 from service.app.placement import Placement
 from service.config import Settings
-from service.errors import ManifestError, SettingsError
+from service.errors import ConfigError, ManifestError, SettingsError
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import Repository, VersionSource
 from service.repository.manifest import Manifest, SessionOptions
@@ -19,6 +19,7 @@ from service.runtime.cpus import Cpus
 from service.runtime.session import Session
 from service.tensors import FP32, Signature, TensorSpec
 from tests.support import models
+from tests.support.sequences import accumulator, accumulator_config
 from tests.support.signed import publish_signed, write_keys
 
 MANIFEST = Manifest(
@@ -126,3 +127,31 @@ def test_warm_up_sizes(largest: int, manifest: Manifest | None, sizes: tuple[int
     """One row, the largest batch, and what the exporter recommends below it."""
     spec = ModelSpec(Signature((), (), bool(largest)), largest, is_proved=True)
     assert warmup_sizes(spec, manifest) == sizes
+
+
+def _loaded(root: Path) -> None:
+    """Load the one model of a repository with its configuration."""
+    (model,) = Repository(root).scan()
+    loader = ModelLoader(Settings(str(root), device="cpu"), Cpus(1))
+    loader.load(model.versions[-1], loader.read_config(model)).close(timeout=5.0)
+
+
+def test_labels_that_cannot_be_read_keep_a_version_out(tmp_path: Path) -> None:
+    """The reason names the file and the output; with the file the version loads."""
+    config = 'output { name: "Y" data_type: TYPE_FP32 dims: [ -1, 10 ] label_filename: "l.txt" }'
+    models.publish(tmp_path, "m", models.mlp(), config=config)
+    with pytest.raises(ConfigError, match=r"l\.txt: labels of output 'Y': cannot be read"):
+        _loaded(tmp_path)
+    (tmp_path / "m" / "l.txt").write_text("zero\n")
+    _loaded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "dims", ["1 optional: true", "[ 1, 1 ] reshape { shape: 1 }"], ids=["optional", "reshape"]
+)
+def test_states_with_other_forms_of_tensors_are_refused(tmp_path: Path, dims: str) -> None:
+    """Neither reshape nor optional inputs of a model with states are ignored without a word."""
+    config = accumulator_config("m").replace("dims: 1 }", f"dims: {dims} }}", 1)
+    models.publish(tmp_path, "m", accumulator(), config=config)
+    with pytest.raises(ConfigError, match=r"with states are not served|cannot do without"):
+        _loaded(tmp_path)

@@ -10,6 +10,7 @@ from service.repository.signature import (
     Graph,
     GraphTensor,
     ModelSpec,
+    declared,
     is_batchable,
     normalised,
     resolve,
@@ -124,6 +125,16 @@ def test_input_that_the_graph_declares_optional_is() -> None:
     assert [(s.name, s.optional) for s in spec.signature.inputs] == [("X", False), ("O", True)]
     unnamed = resolve(Graph(tensors, graph().outputs), config(f"max_batch_size: 4 {INPUT}"), None)
     assert [s.name for s in unnamed.signature.inputs] == ["X"]
+    full = normalised("m", spec, None, on_gpu=False, instances=1)
+    assert [entry.optional for entry in full.input] == [False, True]
+
+
+def test_code_of_a_model_needs_no_reshape() -> None:
+    """A model without a graph has its tensors as clients see them; reshape is refused by name."""
+    assert declared(config(f"{INPUT} {OUTPUT}")).signature.inputs[0].shape == (3,)
+    text = INPUT.replace("dims: 3", "dims: 1 reshape { }")
+    with pytest.raises(ConfigError, match="'X' has a reshape, which is for ONNX graphs"):
+        declared(config(text))
 
 
 @pytest.mark.parametrize(
