@@ -34,8 +34,8 @@ def check_allowed(source: VersionSource, config: ModelConfig, settings: Settings
     """Refuse to run code that nobody asked for. Raises LoadError."""
     if not settings.allow_python_backend:
         raise LoadError(
-            f"{python_file(source, config)}: backend 'python' runs this file as part of the server, which is off; start "
-            "with --allow-python-backend if you trust whoever writes to the repository"
+            f"{python_file(source, config)}: backend 'python' runs this file as part of the "
+            "server, which is off; start with --allow-python-backend if you trust whoever writes to the repository"
         )
 
 
