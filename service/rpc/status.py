@@ -59,7 +59,11 @@ CODES: Final[Mapping[type[RequestError], Code]] = {
     ShuttingDown: Code.UNAVAILABLE,
     InferenceFailed: Code.INTERNAL,
 }
-_MAX_MESSAGE: Final = 1024  # characters; messages travel in trailers, proxies cap headers at 8 KiB
+# Messages travel in trailers, of which clients and proxies take 8 KiB; a byte that is not ASCII is
+# three there.
+_MAX_MESSAGE: Final = 1024  # characters
+_MAX_BYTES: Final = 2048
+_NO_REASON: Final = "refused without a reason"  # an empty error_message would mean success
 
 
 def status_of(error: Exception) -> tuple[Code, str]:
@@ -68,7 +72,14 @@ def status_of(error: Exception) -> tuple[Code, str]:
     An error that is not ours is logged under an id, and the caller gets that id alone.
     """
     if isinstance(error, RequestError):
-        return CODES[type(error)], str(error)[:_MAX_MESSAGE]
+        return CODES[type(error)], _fitting(str(error)) or _NO_REASON
     error_id = secrets.token_hex(4)
     _LOG.error("unexpected error (error id %s)", error_id, exc_info=error)
     return Code.INTERNAL, f"internal error (error id {error_id})"
+
+
+def _fitting(text: str) -> str:
+    text = text[:_MAX_MESSAGE]
+    if text.isascii():
+        return text
+    return text.encode(errors="replace")[:_MAX_BYTES].decode(errors="ignore")

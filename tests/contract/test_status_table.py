@@ -36,6 +36,8 @@ def test_text_of_a_request_error_reaches_its_caller(kind: type[RequestError]) ->
     error = kind.__new__(kind)
     error.args = ("x" * 5000,)
     assert status_of(error) == (CODES[kind], "x" * 1024)
+    error.args = ("\N{SNOWMAN}" * 5000,)
+    assert status_of(error) == (CODES[kind], "\N{SNOWMAN}" * 682)
 
 
 @pytest.mark.parametrize("error", [ValueError("/secret/path"), KeyError("token"), PenstockError()])

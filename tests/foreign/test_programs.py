@@ -86,3 +86,17 @@ def test_health_probe(service: str, examples: str) -> None:
 
     assert run(service) == 0
     assert run("absent") == 3  # its code for a check that failed
+
+
+@pytest.mark.foreign
+def test_clients_live_in_one_process() -> None:
+    """Penstock's client and Triton's, which know the same messages, do not clash."""
+    python = installed(ROOT / ".venv-clients" / "bin" / "python")
+    code = (
+        "import tritonclient.grpc; from service.client import Client; import tritonclient.grpc.aio"
+    )
+    for order in (code, "; ".join(reversed(code.split("; ")))):
+        run = subprocess.run(
+            [python, "-c", order], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
