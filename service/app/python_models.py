@@ -35,7 +35,8 @@ def check_allowed(source: VersionSource, config: ModelConfig, settings: Settings
     if not settings.allow_python_backend:
         raise LoadError(
             f"{python_file(source, config)}: backend 'python' runs this file as part of the "
-            "server, which is off; start with --allow-python-backend if you trust whoever writes to the repository"
+            "server, which is off; start with --allow-python-backend if you trust whoever writes "
+            "to the repository"
         )
 
 
