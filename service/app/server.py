@@ -229,6 +229,7 @@ class Server:
                 self._infer.unknown,
                 self._transport.counters,
                 lambda: lane.overhead() if (lane := self._transport.lane) else None,
+                self._tracer.dropped,
             )
         )
         ProcessCollector(registry=registry)

@@ -52,8 +52,10 @@ class ServerCollector(Collector):
         unknown: ModelStats,
         transport: Callable[[], Mapping[str, int]],
         overhead: Callable[[], Overhead | None] = lambda: None,
+        dropped_traces: Callable[[], int] = lambda: 0,
     ) -> None:
         """unknown: outcomes of requests that name no served model. overhead: see seam.Lane."""
+        self._dropped_traces = dropped_traces
         self._overhead = overhead
         self._sources = sources
         self._unknown = unknown
@@ -80,6 +82,9 @@ class ServerCollector(Collector):
         yield responses
         yield CounterMetricFamily(
             "penstock_log_lines_dropped", "Log lines that could not be written.", dropped_lines()
+        )
+        yield CounterMetricFamily(
+            "penstock_traces_dropped", "Traces that were not written.", self._dropped_traces()
         )
         yield from _transport_families(self._transport())
         if (overhead := self._overhead()) is not None:

@@ -144,6 +144,10 @@ class Tracer:
         if self._file is not None:
             self._file.put(trace.records(), trace.settings.log_frequency)
 
+    def dropped(self) -> int:
+        """Return how many traces were not written."""
+        return self._file.dropped if self._file is not None else 0
+
     def close(self) -> None:
         """Write what is left."""
         if self._file is not None:

@@ -1,5 +1,6 @@
 """LogSettings: what the log says, and in which form, while the server runs."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -10,6 +11,7 @@ from service.pb.grpc_service_pb2 import LogSettingsRequest, LogSettingsResponse
 from service.rpc.messages import parse
 from service.rpc.methods import Answer
 
+_LOG = logging.getLogger(__name__)
 # By setting: the field of the message, the field of logs.LogSettings, and what clients call it.
 _FIELDS: Final = {
     "log_info": ("bool_param", "info", "boolean"),
@@ -51,6 +53,7 @@ class LogService:
             given = shown(str(changes["form"]))
             raise InvalidRequest(f"invalid argument for log_format, got: {given}")
         if changes:
+            _LOG.info("log settings: %s", changes)  # while the old ones hold
             self._control.change(replace(self._control.settings, **changes))  # type: ignore[arg-type]
         settings = self._control.settings
         response = LogSettingsResponse()

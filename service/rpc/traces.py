@@ -1,5 +1,6 @@
 """TraceSetting, and requests that are traced."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -14,6 +15,7 @@ from service.rpc.messages import parse
 from service.rpc.methods import Answer
 from service.tensors import Tensors
 
+_LOG = logging.getLogger(__name__)
 # Name of a setting in the protocol, its name in TraceSettings, its least and largest value.
 _NUMBERS: Final = (
     ("trace_rate", "rate", 0, (1 << 32) - 1),
@@ -47,7 +49,11 @@ class TraceService:
         if "trace_file" in values:
             raise Unsupported("trace file location can not be updated through network protocol")
         if values:
-            self._tracer.update(model, _changes(values))
+            changes = _changes(values)
+            self._tracer.update(model, changes)
+            _LOG.info("trace settings of %s: %s", model or "all models", changes)
+            if self._tracer.settings(model).is_on and not self._tracer.path:
+                _LOG.warning("no request is traced without --trace-file")
         settings = self._tracer.settings(model)
         response = TraceSettingResponse()
         told = {

@@ -251,6 +251,7 @@ def test_traces_of_real_requests(repository: Path, tmp_path: Path, serve: Serve)
         assert list(answer.settings["trace_count"].value) == ["0"]
         ask(10)
         assert stub.stats_of("simple").inference_count == 44
+        assert ("penstock_traces_dropped_total", ()) in server.metrics()
     traces = json.loads(path.read_text())
     assert [trace["request_id"] for trace in traces] == ["simple1", "simple3", "s1", "s3"]
     assert [trace["id"] for trace in traces] == [1, 2, 3, 4]
