@@ -75,8 +75,12 @@ class StreamInfer:
         with self._lock:
             self._ends = True
             is_done = not self._pending
+            engines = list(self._engines)
         if is_done:
             self._forget()
+        else:  # what waits may wait for a place that sequences of this very stream have
+            for engine in engines:
+                engine.finish(self)
 
     def cancelled(self) -> None:
         """Free everything that the stream was waiting for."""

@@ -168,6 +168,12 @@ class SequenceEngine:
         if self._plain is not None:
             self._plain.flush()
 
+    def finish(self, scope: object) -> None:
+        """End the sequences of a scope that sends no more, each as soon as it has no step."""
+        with self._lock:
+            changes = self._table.finish(scope, self._clock())
+        self._apply(changes)
+
     def release(self, scope: object) -> None:
         """End every sequence of a scope that is over, and free its state."""
         with self._lock:

@@ -155,6 +155,16 @@ class Table:
             self._end(sequence, CANCELLED, RequestCancelled(), now, changes)
         return changes
 
+    def finish(self, scope: object, now: float) -> Changes:
+        """End the sequences of a scope that takes no more steps, each as soon as it has none."""
+        changes = Changes()
+        for sequence in list(self._scoped.get(scope, ())):
+            if not sequence.is_over:  # by the end of one before
+                self._unlist(sequence)
+                if not (sequence.queue or sequence.running):
+                    self._free(sequence, now, changes)
+        return changes
+
     def release(self, scope: object, now: float) -> Changes:
         """End every sequence of a scope that is over."""
         changes = Changes()

@@ -29,6 +29,10 @@ def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "max_sequence_idle_microseconds: 60000000 oldest { max_candidate_sequences: 1 }",
             'parameters { key: "max_sequence_backlog" value: { string_value: "1" } }',
         ),
+        "one_of_stream": accumulator_config(
+            "one_of_stream", "oldest { max_candidate_sequences: 1 }",
+            'parameters { key: "sequence_scope" value: { string_value: "stream" } }',
+        ),
         "of_stream": accumulator_config(
             "of_stream", "oldest { }",
             'parameters { key: "sequence_scope" value: { string_value: "stream" } }',

@@ -44,6 +44,13 @@ class Talk:
         return text
 
 
+def test_sequences_of_a_half_closed_stream_do_not_wait_for_each_other(stub: Stub) -> None:
+    """A sequence without its END gives its place up when its stream can send nothing more."""
+    steps = [step("one_of_stream", value, name, start=True) for name, value in ((1, 1), (2, 5))]
+    replies = list(stub.stream(iter(steps), timeout=WAIT_S))
+    assert [float(answer(reply.infer_response)[0, 0]) for reply in replies] == [1, 5]
+
+
 def test_stream_is_a_sequence(server: RunningServer, stub: Stub) -> None:
     """Without any id the requests of a stream are a sequence, from the first to its end."""
     before = open_sequences(server, "of_stream")

@@ -339,3 +339,17 @@ def test_fault_of_ours_ends_the_sequence_and_frees_its_place(
             assert isinstance(made.send(1, 1, start=True).error, InferenceFailed)
         assert "failed: inference failed" in refused(made, 1)
         assert made.send(2, 1, start=True).total == 1
+
+
+def test_sequences_that_get_no_more_steps_make_room_for_those_that_wait() -> None:
+    """A stream that is half closed ends its sequences as they are done, or two could block it."""
+    stream, other = object(), object()
+    with rig(slots=1) as made:
+        assert made.send(1, 1, start=True, scope=stream).total == 1
+        second = made.send(2, 10, start=True, scope=stream)
+        third = made.send(2, 5, scope=stream)
+        fourth = made.send(1, 7, start=True, scope=other)
+        assert not second.outcomes
+        made.engine.finish(stream)
+        assert [second.total, third.total, fourth.total] == [10, 15, 7]
+        assert made.engine.counts().open == 1

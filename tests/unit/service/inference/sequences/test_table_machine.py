@@ -154,6 +154,13 @@ class Sequences(RuleBasedStateMachine):
         for key in [key for key in self.lives if key[0] == scope]:
             self.lives.pop(key).is_over = True
 
+    @rule(scope=st.sampled_from(["stream a", "stream b"]))
+    def half_close_stream(self, scope: str) -> None:
+        """Let no more steps join what a scope has."""
+        self.apply(self.table.finish(scope, self.now))
+        for key in [key for key in self.lives if key[0] == scope]:
+            self.lives.pop(key).is_closed = True
+
     def over(self, step: Step) -> None:
         """Note that the sequence of a step has ended, if it had not."""
         sent = self.by_request[step.request]
