@@ -185,7 +185,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def protocol_factory(
-    app: Any, limits: GuardLimits, idle_s: float | None
+    app: Any, limits: GuardLimits, idle_s: float | None, on_connection: Callable[[], None]
 ) -> Callable[[], GuardedProtocol]:
     """Return what makes the protocol of each connection. idle_s: it is kept open so long."""
     config = Config(
@@ -204,7 +204,12 @@ def protocol_factory(
     )
     config.load()
     state = ServerState()
-    return lambda: GuardedProtocol(config, state, limits)
+
+    def make() -> GuardedProtocol:
+        on_connection()
+        return GuardedProtocol(config, state, limits)
+
+    return make
 
 
 _FOR_EVER_S: Final = 1 << 30

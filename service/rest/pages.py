@@ -9,7 +9,6 @@ from service.pb.grpc_service_pb2 import (
     ModelMetadataRequest,
     ModelReadyRequest,
     ModelReadyResponse,
-    ServerLiveRequest,
     ServerReadyRequest,
     ServerReadyResponse,
 )
@@ -34,7 +33,7 @@ def metrics_handler(registry: CollectorRegistry) -> Handler:
 def add_probes(routes: Routes, ask: Ask, registry: CollectorRegistry) -> None:
     """Add what tells of the server's state: metrics, live, ready."""
     routes.add("GET", "metrics", Page(metrics_handler(registry), is_open=True))
-    routes.add("GET", "v2/health/live", Page(_live_handler(ask), is_open=True))
+    routes.add("GET", "v2/health/live", Page(_live, is_open=True))
     routes.add("GET", "v2/health/ready", Page(_ready_handler(ask), is_open=True))
 
 
@@ -48,14 +47,8 @@ def add_protocol(routes: Routes, ask: Ask, infer: Handler) -> None:
             routes.add(rpc.method, path, Page(rpc_handler(rpc, ask)))
 
 
-def _live_handler(ask: Ask) -> Handler:
-    message = ServerLiveRequest().SerializeToString()
-
-    async def handle(request: HttpRequest, _names: Names) -> Reply:
-        await ask(f"/{INFERENCE}/ServerLive", message, request)
-        return json_reply({"live": True})
-
-    return handle
+async def _live(_request: HttpRequest, _names: Names) -> Reply:
+    return json_reply({"live": True})
 
 
 def _ready_handler(ask: Ask) -> Handler:

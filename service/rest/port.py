@@ -1,11 +1,13 @@
 """The HTTP port: a socket, an event loop on a thread of its own, TLS."""
 
 import asyncio
+import logging
 import socket
 import ssl
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from service.errors import SettingsError
@@ -16,6 +18,9 @@ from service.transport.seam import Tls
 _BACKLOG: Final = 128
 _WORKERS: Final = 2  # for large bodies and slow pages
 _JOIN_S: Final = 5.0
+_LOOK_S: Final = 1.0  # between two looks at the TLS files
+
+_LOG = logging.getLogger(__name__)
 
 
 class HttpPort:
@@ -41,7 +46,9 @@ class HttpPort:
         self._tls = tls
         self._handshake_s = handshake_s
         self._context = _context(tls) if tls is not None else None
-        self._factory = protocol_factory(app, limits, idle_s)
+        self._factory = protocol_factory(app, limits, idle_s, self._look_at_files)
+        self._files = _stamps(tls)
+        self._looked = 0.0
         self._socket = _bound(host, port)
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
@@ -94,6 +101,24 @@ class HttpPort:
         if before is not None:
             before.close()
 
+    def _look_at_files(self) -> None:
+        """Take TLS files that have changed, at most once a second, as connections come."""
+        now = self._loop.time()
+        if self._tls is None or now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        stamps = _stamps(self._tls)
+        if stamps == self._files:
+            return
+        self._files = stamps
+        try:
+            self._context = _context(self._tls)
+        except SettingsError as error:
+            _LOG.error("%s; the files from before stay in use", error)
+            return
+        _LOG.info("TLS files have changed and are in use for new HTTP connections")
+        self._renewal = self._loop.create_task(self._listen())
+
     def _on_loop(self, work: Any) -> "Future[None]":
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
@@ -123,6 +148,17 @@ def _bound(host: str, port: int) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _stamps(tls: Tls | None) -> list[tuple[int, int]]:
+    """Return what tells that a file is another: its inode and when it was changed."""
+    stamps: list[tuple[int, int]] = []
+    for path in (tls.certificate, tls.key, tls.client_ca) if tls is not None else ():
+        if path is not None:
+            with suppress(OSError):  # then the list is shorter, and so another
+                found = Path(path).stat()
+                stamps.append((found.st_ino, found.st_mtime_ns))
+    return stamps
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

@@ -1,5 +1,6 @@
 """What a stranger reads is so: the code runs, help texts and settings are the program's."""
 
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ def server(models: Path) -> Iterator[RunningServer]:
 
 def test_every_marked_block_has_a_test() -> None:
     """The blocks that the README marks as tested are those that are tested here."""
-    assert BLOCKS.keys() == {"first-model", "predict", "client", "grpcurl", "tritonclient"}
+    assert BLOCKS.keys() == {"first-model", "predict", "client", "curl", "grpcurl", "tritonclient"}
 
 
 def test_predict_answers_the_first_model(server: RunningServer, tmp_path: Path) -> None:
@@ -89,6 +90,14 @@ def test_grpcurl_example(server: RunningServer, tmp_path: Path) -> None:
     assert '"platform": "onnxruntime_onnx"' in printed
     assert re.search('"model_?version": "1"', printed, re.IGNORECASE)
     assert re.search('"raw_?output_?contents": ', printed, re.IGNORECASE)
+
+
+def test_curl_example(server: RunningServer, tmp_path: Path) -> None:
+    """The command with curl prints the scores of one row."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not here")
+    (output,) = json.loads(run_shell(server, "curl", tmp_path))["outputs"]
+    assert (output["name"], output["shape"], len(output["data"])) == ("output", [1, 2], 2)
 
 
 def test_tritonclient_example(server: RunningServer, tmp_path: Path) -> None:
@@ -171,7 +180,8 @@ def run_shell(
 def at(server: RunningServer, block: str) -> str:
     """Return a block with the address of the server in place of the default one."""
     text: str = BLOCKS[block]
-    return text.replace("127.0.0.1:8001", server.address)
+    text = text.replace("127.0.0.1:8001", server.address)
+    return text.replace("127.0.0.1:8002", server.http_address)
 
 
 def without_numbers(text: str) -> list[str]:

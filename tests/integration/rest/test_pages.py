@@ -231,6 +231,25 @@ def test_wrong_register(
     assert text in got[1]
 
 
+def test_trace_and_log_settings(explicit: RunningServer) -> None:
+    """Settings are told and changed; null takes a change back."""
+    trace = get(explicit, "/v2/trace/setting").json()
+    assert trace["trace_level"] == ["OFF"]
+    changed = post(explicit, "/v2/models/simple/trace/setting", {"trace_rate": "7"}).json()
+    assert changed["trace_rate"] == "7"
+    assert get(explicit, "/v2/models/simple/trace/setting").json() == changed
+    assert get(explicit, "/v2/trace/setting").json() == trace
+    back = post(explicit, "/v2/models/simple/trace/setting", {"trace_rate": None}).json()
+    assert back == trace
+    logs = get(explicit, "/v2/logging").json()
+    assert logs["log_error"] is True
+    assert post(explicit, "/v2/logging", {"log_verbose_level": 1}).json() == logs | {
+        "log_verbose_level": 1
+    }
+    assert post(explicit, "/v2/logging", {"log_info": 1.5}).error()[0] == 400
+    assert post(explicit, "/v2/trace/setting", {"trace_rate": {}}).error()[0] == 400
+
+
 def test_restricted(tmp_path: Path) -> None:
     """Restrictions hold over REST, by the same header, for pages that read bodies as well."""
     models.publish(tmp_path, "simple", models.simple(), config=models.SIMPLE_CONFIG)

@@ -62,8 +62,11 @@ def test_client_certificates(repository: Path, authority: Authority) -> None:
             server.get("/v2/health/live")  # without TLS
 
 
-def test_files_are_read_again(repository: Path, authority: Authority, tmp_path: Path) -> None:
-    """After SIGHUP new connections see the new certificate."""
+@pytest.mark.parametrize("told", ["SIGHUP", "noticed"])
+def test_files_are_read_again(
+    repository: Path, authority: Authority, tmp_path: Path, told: str
+) -> None:
+    """New connections see a new certificate, after SIGHUP or when it is noticed."""
     pair = Pair(tmp_path / "server.pem", tmp_path / "server.key")
 
     def renew(name: str) -> None:
@@ -71,12 +74,13 @@ def test_files_are_read_again(repository: Path, authority: Authority, tmp_path: 
         pair.key.write_bytes(fresh.key.read_bytes())
         pair.certificate.write_bytes(fresh.certificate.read_bytes())
 
-    renew("first")
+    renew(f"{told}-first")
     flags = ("--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key))
     with serve(repository, *flags) as server:
         first = get(server, authority, "/v2")[2]
-        renew("second")
-        server.process.send_signal(signal.SIGHUP)
+        renew(f"{told}-second")
+        if told == "SIGHUP":
+            server.process.send_signal(signal.SIGHUP)
         eventually(lambda: get(server, authority, "/v2")[2] != first, "the new one is shown")
 
 
