@@ -211,7 +211,8 @@ class Server:
         addresses: "host:port", port 0 for a free one, or "unix:/path".
         methods: path -> "unary" or "stream", or a member of an enumeration of these values.
         kinds: what `Event.kind` is, in this order: request, opened, message, half-closed,
-            cancelled, bundle, shrunk, writable; these words by default.
+            cancelled, bundle, shrunk, writable; these words by default. Without the last one
+            there are no such events.
         lane: methods whose messages may be recognised, see `learn`. lane_trailers: names of the
             numbers that come with the unary answers of a bundle.
         tls_reloaded: told of TLS files that have changed by themselves: None when they are in

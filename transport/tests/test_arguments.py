@@ -28,6 +28,13 @@ def test_settings_out_of_range(settings: dict[str, float], part: str) -> None:
         Server([], METHODS, **settings)  # type: ignore[arg-type]
 
 
+def test_too_few_kinds() -> None:
+    """Every kind of event needs something that stands for it, but for the newest one."""
+    with pytest.raises(ValueError, match="kinds: 6 given, expected request, opened, message, "):
+        Server([], METHODS, kinds=range(6))
+    Server([], METHODS, kinds=range(7)).close()
+
+
 def test_methods_that_cannot_be() -> None:
     """A method is unary or a stream, and its path a string."""
     with pytest.raises(ValueError, match=r'a method is "unary" or "stream", not .both\.?'):

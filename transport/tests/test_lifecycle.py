@@ -87,7 +87,7 @@ def test_context_stays_with_the_call(app: App, channel: grpc.Channel) -> None:
 
 def test_kinds_may_be_any_objects() -> None:
     """The kinds of events are the very objects that were given for them."""
-    kinds = [object() for _ in range(7)]
+    kinds = [object() for _ in range(8)]
     server = Server(["127.0.0.1:0"], METHODS, kinds=kinds)
     [address] = server.start()
     with grpc.insecure_channel(address) as channel:

@@ -93,6 +93,29 @@ def test_full_outgoing_window() -> None:
         assert answer.status == 0
 
 
+def test_detached_message() -> None:
+    """It is answered by `send`, beside the others; room that was missing is told of."""
+    with serving(outgoing_window_bytes=100_000) as app, RawClient(app.address) as raw:
+        number = raw.open(HOLD_STREAM_HEADERS, frame(b"many") + frame(b"one"))
+        call = app.expect("opened").call
+        tickets = [app.expect("message").ticket for _ in range(2)]
+        app.expect("half-closed")
+        call.finish_answered(0)
+        call.detach(tickets[0])
+        call.answer(tickets[1], b"one")
+        sent = [b"first" * 100_000]
+        assert not call.send(sent[0])
+        reader = threading.Thread(target=raw.answer, args=(number,))
+        reader.start()
+        assert app.expect("writable").call is call
+        sent.append(b"last")
+        assert call.send(sent[1], settles=1)
+        reader.join(PATIENCE_S)
+        answer = raw.answers[number]
+        assert answer.body == b"".join(map(frame, [b"one", *sent]))
+        assert answer.status == 0
+
+
 def is_refused(raw: RawClient) -> bool:
     """Tell whether a call is refused on a connection that is not read."""
     number = raw.open(UNARY_HEADERS, frame(b""))
