@@ -125,16 +125,24 @@ def as_text(inputs: Tensors, signature: Signature) -> Tensors:
 
 
 def _decode(name: str, array: Array) -> Array:
+    elements = array.reshape(-1).tolist()
     text = np.empty(array.size, dtype=object)
-    for index, element in enumerate(array.reshape(-1).tolist()):
+    try:
+        text[:] = [element.decode() for element in elements]
+    except UnicodeDecodeError:
+        _raise_not_text(name, elements)
+    return text.reshape(array.shape)
+
+
+def _raise_not_text(name: str, elements: Sequence[bytes]) -> None:
+    for index, element in enumerate(elements):
         try:
-            text[index] = element.decode()
+            element.decode()
         except UnicodeDecodeError as error:
             raise InvalidRequest(
                 f"input '{shown(name)}' must be UTF-8: element {index} is not ({error.reason} at "
                 f"byte {error.start})",
             ) from None
-    return text.reshape(array.shape)
 
 
 def _raise_wrong_count(

@@ -44,7 +44,7 @@ def classify(array: Array, count: int, labels: Sequence[str], *, batched: bool) 
     texts = np.empty((rows, count), dtype=object)
     for row, values in zip(texts, scores, strict=True):
         best = _best(values, count)
-        row[:] = [_text(values[index], index, labels) for index in best.tolist()]
+        row[:] = _texts(values[best].tolist(), best.tolist(), labels)
     return texts if batched else texts[0]
 
 
@@ -64,7 +64,11 @@ def _best(values: Array, count: int) -> Array:
     return candidates[::-1][order][:count]
 
 
-def _text(value: np.generic, index: int, labels: Sequence[str]) -> bytes:
-    shown_value = f"{value:f}" if value.dtype.kind == "f" else str(int(value))
-    label = labels[index] if index < len(labels) else ""
-    return f"{shown_value}:{index}:{label}".encode() if label else f"{shown_value}:{index}".encode()
+def _texts(values: list[float], indices: list[int], labels: Sequence[str]) -> list[bytes]:
+    known = len(labels)
+    texts = []
+    for value, index in zip(values, indices, strict=True):
+        number = f"{value:f}" if type(value) is float else str(value)
+        label = labels[index] if index < known else ""
+        texts.append((f"{number}:{index}:{label}" if label else f"{number}:{index}").encode())
+    return texts
