@@ -27,6 +27,7 @@ from service.client.errors import (
 from service.client.ledger import Answer
 from service.client.options import Retry, Tls
 from service.client.ranking import Ranked
+from service.client.segment import Segment, SharedArray
 from service.client.sequence import Sequence
 from service.client.stream import Stream
 from service.client.sync import Client
@@ -49,10 +50,12 @@ __all__ = [
     "Ranked",
     "RequestRefused",
     "Retry",
+    "Segment",
     "Sequence",
     "SequenceEnded",
     "ServerFailed",
     "ServerUnreachable",
+    "SharedArray",
     "Stream",
     "Tls",
     "Unavailable",

@@ -1,6 +1,7 @@
 """The asyncio client: the methods of `Client`, to be awaited."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -9,10 +10,12 @@ from service.client.aio_link import AsyncLink
 from service.client.aio_sequence import AsyncSequence
 from service.client.aio_stream import AsyncStream, Source
 from service.client.core import Core
+from service.client.errors import ServerUnreachable
 from service.client.ledger import Answer
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
 from service.client.ranking import rankings
 from service.client.requests import Inputs
+from service.client.segment import Segment
 from service.client.stream import WINDOW
 from service.pb import grpc_service_pb2 as pb
 from service.pb.model_config_pb2 import ModelConfig
@@ -189,6 +192,24 @@ class AsyncClient:
         deadline is for all of them. Steps are never sent twice.
         """
         return AsyncSequence(self._link, model, Wishes(**options), sequence_id, is_stream=stream)
+
+    @asynccontextmanager
+    async def shared_memory(self, size: int) -> AsyncIterator[Segment]:
+        """Share so many bytes with a server on this host, for inputs that are not to be sent.
+
+        The server must allow it. Arrays of the segment are filled and given as inputs; they and
+        the segment are of use inside of the block only. Raises OSError without room for it.
+        """
+        segment = Segment(size)
+        try:
+            await self._link.run(calls.register(segment), Wishes())
+            try:
+                yield segment
+            finally:
+                with suppress(ServerUnreachable):  # what it knew is gone with it
+                    await self._link.run(calls.unregister(segment), Wishes())
+        finally:
+            segment.unlink()
 
     # Generators begin at their first anext(); what is wrong with their options is said before.
 

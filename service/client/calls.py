@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from service.client.options import HEALTH, SERVICE
+from service.client.segment import Segment
 from service.pb import grpc_service_pb2 as pb
 from service.pb.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from service.pb.model_config_pb2 import ModelConfig
@@ -108,6 +109,20 @@ def unload(model: str, *, dependents: bool) -> Call[None]:
     if dependents:
         request.parameters["unload_dependents"].bool_param = True
     return Call(_path("RepositoryModelUnload"), request.SerializeToString(), _nothing, model)
+
+
+def register(segment: Segment) -> Call[None]:
+    """Ask the server to let requests name a segment."""
+    request = pb.SystemSharedMemoryRegisterRequest(
+        name=segment.name, key=segment.key, byte_size=segment.size
+    )
+    return Call(_path("SystemSharedMemoryRegister"), request.SerializeToString(), _nothing)
+
+
+def unregister(segment: Segment) -> Call[None]:
+    """Ask the server to forget a segment."""
+    request = pb.SystemSharedMemoryUnregisterRequest(name=segment.name)
+    return Call(_path("SystemSharedMemoryUnregister"), request.SerializeToString(), _nothing)
 
 
 class Signature(NamedTuple):

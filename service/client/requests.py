@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from service.client.options import Parameter
+from service.client.segment import SharedArray
 from service.pb import grpc_service_pb2 as pb
 from service.tensors import BF16, BYTES, DATATYPES, Array, Datatype, Shape, join_bytes
 
-Inputs: TypeAlias = Mapping[str, npt.ArrayLike | None]
+Inputs: TypeAlias = Mapping[str, npt.ArrayLike | SharedArray | None]
+# Name, datatype, shape and, of contents in shared memory, region, offset and bytes.
+Described: TypeAlias = tuple[str, str, Shape, tuple[str, int, int] | None]
 
 _BY_NUMPY: Final[Mapping[np.dtype[Any], Datatype]] = {
     datatype.numpy: datatype for datatype in DATATYPES if datatype not in (BF16, BYTES)
@@ -64,14 +67,17 @@ class Encoder:
         the best elements; 0: all of it. Raises TypeError for an array that no
         datatype can carry, ValueError for nested sequences that are no array.
         """
-        described: list[tuple[str, str, Shape]] = []
+        described: list[Described] = []
         contents: list[bytes | Array] = []
         for name, value in inputs.items():
             if value is None:
                 continue
+            if isinstance(value, SharedArray):
+                described.append(_placed(name, value, bf16))
+                continue
             array = value if type(value) is np.ndarray else _as_array(name, value)
             datatype, content = _contents(name, array, bf16)
-            described.append((name, datatype.wire, array.shape))
+            described.append((name, datatype.wire, array.shape, None))
             size = len(content) if isinstance(content, bytes) else content.nbytes
             contents += (_RAW + _varint(size), content)
         key = (model, version, *described, classes, *outputs)
@@ -117,6 +123,12 @@ def _as_array(name: str, value: npt.ArrayLike) -> Array:
         raise ValueError(f"input '{name}' is no array: {error}") from None
 
 
+def _placed(name: str, shared: SharedArray, bf16: frozenset[str]) -> Described:
+    datatype, _contents_in_place = _contents(name, shared.array, bf16)
+    place = (shared.region, shared.offset, shared.array.nbytes)
+    return name, datatype.wire, shared.array.shape, place
+
+
 def _contents(name: str, array: Array, bf16: frozenset[str]) -> tuple[Datatype, bytes | Array]:
     datatype = _BY_NUMPY.get(array.dtype)
     if datatype is None:
@@ -150,19 +162,26 @@ def _texts(name: str, array: Array) -> bytes:
 def _fixed_parts(
     model: str,
     version: str,
-    inputs: Sequence[tuple[str, str, Shape]],
+    inputs: Sequence[Described],
     outputs: Sequence[str],
     classes: int,
 ) -> tuple[bytes, bytes]:
     head = pb.ModelInferRequest(model_name=model, model_version=version)
     tail = pb.ModelInferRequest()
-    for name, datatype, shape in inputs:
-        tail.inputs.add(name=name, datatype=datatype, shape=shape)
+    for name, datatype, shape, place in inputs:
+        tensor = tail.inputs.add(name=name, datatype=datatype, shape=shape)
+        if place is not None:
+            region, offset, size = place
+            tensor.parameters["shared_memory_region"].string_param = region
+            tensor.parameters["shared_memory_byte_size"].int64_param = size
+            if offset:
+                tensor.parameters["shared_memory_offset"].int64_param = offset
     for name in outputs:
         output = tail.outputs.add(name=name)
         if classes:
             output.parameters["classification"].int64_param = classes
-    return head.SerializeToString(), tail.SerializeToString()
+    # A map's order is that of a process: the server recognises requests by their bytes.
+    return head.SerializeToString(), tail.SerializeToString(deterministic=True)
 
 
 def _varint(number: int) -> bytes:

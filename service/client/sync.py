@@ -4,17 +4,20 @@ Knows the wire and nothing of what serves it: any server of the Open Inference P
 `infer`, any that has Triton's extensions the rest.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from service.client import calls
 from service.client.core import Core
+from service.client.errors import ServerUnreachable
 from service.client.ledger import Answer
 from service.client.link import Link
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
 from service.client.ranking import rankings
 from service.client.requests import Inputs
+from service.client.segment import Segment
 from service.client.sequence import Sequence
 from service.client.stream import WINDOW, Stream
 from service.pb import grpc_service_pb2 as pb
@@ -194,6 +197,24 @@ class Client:
         deadline is for all of them. Steps are never sent twice.
         """
         return Sequence(self._link, model, Wishes(**options), sequence_id, is_stream=stream)
+
+    @contextmanager
+    def shared_memory(self, size: int) -> Iterator[Segment]:
+        """Share so many bytes with a server on this host, for inputs that are not to be sent.
+
+        The server must allow it. Arrays of the segment are filled and given as inputs; they and
+        the segment are of use inside of the block only. Raises OSError without room for it.
+        """
+        segment = Segment(size)
+        try:
+            self._link.run(calls.register(segment), Wishes())
+            try:
+                yield segment
+            finally:
+                with suppress(ServerUnreachable):  # what it knew is gone with it
+                    self._link.run(calls.unregister(segment), Wishes())
+        finally:
+            segment.unlink()
 
     # Generators begin at their first next(); what is wrong with their options is said before.
 

@@ -31,6 +31,7 @@ _PRINTED = {
     "open-stream": r"",
     "many": r"\[3\]\n\[2\]\n\[1\]\n",
     "sequence": r"\[\[6\.\]\]\n\[\[1\.\]\]\n\[\[3\.\]\]\n\[\[6\.\]\]\n",
+    "shared-memory": r"(\(64, 10\)\n){3}",
     "options": r"True\n",
 }
 
@@ -43,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     config = sequences.accumulator_config("total")
     models.publish(root, "total", sequences.accumulator(), config=config)
     python_models.publish(root, "countdown", _COUNTDOWN, decoupled=True)
-    with serve(root, "--allow-python-backend") as running:
+    with serve(root, "--allow-python-backend", "--allow-client-shm") as running:
         yield running
 
 
