@@ -28,6 +28,7 @@ from service.repository.manifest import MODEL_FILE, Manifest, check_files, read_
 from service.repository.model_config import PYTHON, read_config
 from service.repository.signature import Graph, ModelSpec, normalised, resolve
 from service.repository.signing import PublicKey
+from service.repository.stateful import tell_inferred
 from service.runtime.bound import backend_of
 from service.runtime.buckets import bucket_sizes
 from service.runtime.cpus import Cpus, read_cpus
@@ -236,6 +237,8 @@ class ModelLoader:
             instances=settings.instances,
         )
         _fill_parameters(full, session.config)
+        if sequences is not None and sequences.spec.is_inferred:
+            tell_inferred(full, sequences.spec)
         instances = sum(group.count for group in full.instance_group)
         engine: SequenceEngine | None = None
         if sequences is not None and not sequences.spec.is_inferred:

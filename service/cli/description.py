@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from service.cli.states import sequences_of, sequences_text
 from service.errors import dims
 from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.manifest import Manifest
@@ -58,6 +59,7 @@ class Description:
             "outputs": [_tensor(spec) for spec in signature.outputs] if signature else [],
             "max_batch_size": self.max_batch_size,
             "batching": self.batching,
+            "sequences": sequences_of(self.config),
             "decoupled": _is_decoupled(self.config),
             "provider": self.provider,
             "size_bytes": self.size_bytes,
@@ -87,6 +89,7 @@ class Description:
             ("outputs", _tensors(signature.outputs) if signature else ""),
             ("batching", self.batching),
             ("responses", _responses_text(self.config)),
+            ("sequences", sequences_text(self.config)),
             ("queue", _queue_text(self.config)),
             ("provider", self.provider),
             ("threads", _threads(self.config)),

@@ -15,6 +15,11 @@ DEFAULT_CANDIDATES: Final = 1024
 DEFAULT_BACKLOG: Final = 1024
 
 
+# Parameters of a normalised configuration that tell what was inferred: "h0=hn,c0=cn", and by what.
+INFERRED: Final = "inferred_states"
+INFERRED_BY: Final = "inferred_states_by"
+
+
 class Control(Enum):
     """What a control input tells the model."""
 

@@ -23,6 +23,8 @@ from service.repository.sequence_config import (
     strategy_of,
 )
 from service.repository.sequences import (
+    INFERRED,
+    INFERRED_BY,
     Control,
     ControlSpec,
     Oldest,
@@ -219,6 +221,13 @@ def sequence_spec(
         scope_of(config),
         is_final_only(config),
     )
+
+
+def tell_inferred(full: ModelConfig, spec: SequenceSpec) -> None:
+    """Say in a normalised configuration which states a model has by inference."""
+    pairs = ",".join(f"{state.input}={state.output}" for state in spec.states)
+    full.parameters[INFERRED].string_value = pairs
+    full.parameters[INFERRED_BY].string_value = spec.source
 
 
 class _Builder:

@@ -16,9 +16,10 @@ from service.repository.manifest import (
     sha256_of,
 )
 from service.tensors import FP32, TensorSpec
-from tests.support import models
+from tests.support import models, sequences
 from tests.support.commands import NOBODY, Run
 from tests.support.requests import one, raw_request
+from tests.support.sequences import accumulator_config
 from tests.support.servers import RunningServer, serve
 
 
@@ -193,3 +194,27 @@ def test_inspect_an_unknown_model_of_a_server(penstock: Run, server: RunningServ
     """A model that the server lacks is wrong usage."""
     ran = penstock("inspect", "nope", "--live", server.address)
     assert (ran.code, "has no model 'nope'" in ran.err) == (2, True)
+
+
+def test_inspect_tells_states(penstock: Run, tmp_path: Path) -> None:
+    """States are shown with who says so, of files and of a running server alike."""
+    models.publish(tmp_path, "gru", sequences.gru())
+    config = accumulator_config("total", "max_sequence_idle_microseconds: 5000000 oldest { }")
+    models.publish(tmp_path, "total", sequences.accumulator(), config=config)
+    inferred = "sequences  hn into h0, by the names of its tensors: kept for requests with a"
+    said = (
+        "sequences  total_out into total_in; strategy oldest; idle for at most 5 s; at most 1024 "
+        "wait for a place"
+    )
+    ran = penstock("inspect", tmp_path)
+    assert ran.code == 0
+    assert inferred in ran.out
+    assert said in ran.out
+    with serve(tmp_path) as server:
+        ran = penstock("inspect", "--live", server.address)
+        assert inferred in ran.out
+        assert said in ran.out
+        ran = penstock("inspect", "--live", server.address, "--json")
+    described = {each["model"]: each["sequences"] for each in json.loads(ran.out)}
+    assert described["gru"]["states"] == [{"input": "h0", "output": "hn"}]
+    assert described["total"]["idle_s"] == 5.0
