@@ -115,6 +115,12 @@ class StreamInfer:
         self._call.answer(ticket, reply)
         self._settled(ticket)
 
+    def pass_over(self, ticket: int) -> None:
+        """Give one request no answer at all."""
+        self._call.detach(ticket)
+        self._call.settle(1)
+        self._settled(ticket)
+
     def fail(
         self, ticket: int, request_id: str, code: Code, text: str, served: ServedModel
     ) -> None:
@@ -212,7 +218,14 @@ class _StreamExchange:
         try:
             if outcome.error is not None:
                 raise outcome.error
-            reply = served.encoder.stream(self.request_id, outcome.outputs or {})
+            if outcome.outputs is not None:
+                reply = served.encoder.stream(self.request_id, outcome.outputs)
+            elif self.wants_empty_final:
+                reply = served.encoder.stream_end(self.request_id)
+            else:
+                served.record(Code.OK)
+                self._stream.pass_over(self._ticket)
+                return
         except Exception as error:  # noqa: BLE001  a fault in encoding must not end the scheduler
             code, text = status_of(error)
             served.record(code)

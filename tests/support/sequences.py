@@ -25,6 +25,21 @@ sequence_batching {{
 }}
 """
 
+STARTED_CONFIG = """
+name: "started" max_batch_size: 4
+input { name: "INPUT" data_type: TYPE_INT32 dims: 1 }
+output { name: "OUTPUT" data_type: TYPE_INT32 dims: 1 }
+sequence_batching {
+  max_sequence_idle_microseconds: 60000000
+  control_input {
+    name: "START" control { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] }
+  }
+  control_input {
+    name: "READY" control { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] }
+  }
+}
+"""
+
 
 def accumulator() -> bytes:
     """FP32 [batch,1]: Y is the sum of every X so far, which is also the state."""

@@ -301,8 +301,9 @@ class SequenceEngine:
             if error is None:
                 waited_ns = 0 if step.inner is None else _waited_ns(step, step.inner)
                 timings = outcome.timings
+                is_silent = self.spec.is_final_only and not step.end
                 request.complete(
-                    {name: outputs[name] for name in request.outputs},
+                    None if is_silent else {name: outputs[name] for name in request.outputs},
                     replace(timings, queue_ns=timings.queue_ns + waited_ns),
                 )
             else:

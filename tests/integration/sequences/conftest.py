@@ -7,6 +7,7 @@ import pytest
 
 from service.tensors import FP32
 from service.transport.native import is_installed
+from tests import models as examples
 from tests.support import models, sequences, servers
 from tests.support.sequences import accumulator_config
 from tests.support.servers import RunningServer
@@ -39,6 +40,10 @@ def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     }.items():  # fmt: skip
         models.publish(root, name, total, config=config)
+    final = 'parameters { key: "response_policy" value: { string_value: "final" } }'
+    models.publish(root, "at_end", total, config=accumulator_config("at_end", extra=final))
+    models.publish(root, "started", sequences.started(), config=sequences.STARTED_CONFIG)
+    examples.write(root, ["simple_dyna_sequence", "simple_string_dyna_sequence"])
     models.publish(root, "inferred", total)
     models.publish(root, "crossed", sequences.crossed())
     models.publish(root, "growing", sequences.growing())
