@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeAlias, TypeGuard, TypeVar
 from service.errors import LoadError, RepositoryError, UnloadableModel
 from service.lifecycle.manager import Manager, Reader, Servable
 from service.lifecycle.states import State, VersionStatus
+from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, Repository, VersionSource
 from service.repository.model_config import PYTHON, config_from_json
 from service.repository.names import is_model_name
@@ -189,7 +190,7 @@ class ModelControl(Generic[S]):
         others = [loaded.source for name, loaded in list(self._loaded.items())]
         name = origin.source.name
         self._plan([*(source for source in others if source.name != name), origin.source])
-        config = self._read_config(origin.source)
+        config = None if origin.config is None else ModelConfig.FromString(origin.config)
         self._manager.reload(origin.source, config, origin.unchanged(before))
 
 

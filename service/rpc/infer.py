@@ -273,7 +273,7 @@ class InferService:
         if not self._plans.keep(cut.head, plan):
             self._teacher.forget()  # with the same heads both know the same
         if not self._tracer.traces(plan.served.model.name):  # else each request is looked at
-            self._teacher.teach(cut.head, plan, self._manager.generation, self.free_shrunk)
+            self._teacher.teach(cut.head, plan, self.free_shrunk)
 
     def _plan(
         self, served: ServedModel, request: ModelInferRequest, context: _Context

@@ -37,14 +37,12 @@ class Teacher:
         """Return the bundles that fewer wait for since calls were finished early."""
         return self._lane.shrunk() if self._lane is not None else ()
 
-    def teach(
-        self, head: bytes, plan: Plan, generation: int, free_shrunk: Callable[[], None]
-    ) -> None:
+    def teach(self, head: bytes, plan: Plan, free_shrunk: Callable[[], None]) -> None:
         """Teach the lane what a head was found to ask for, if it can make use of it."""
         max_rows = plan.served.model.scheduler.max_rows if plan.is_batched else 1
         if self._lane is None or plan.rows > max_rows or not can_bundle(plan):
             return
-        self.unlearn(generation)
+        self.unlearn(plan.generation)
         answer = BundleAnswer(plan, self._arity_of, self._find_stream, free_shrunk)
         sizes = [entry.size for entry in plan.inputs]
         self._lane.learn(head, sizes, plan.rows, max_rows, answer)

@@ -238,18 +238,26 @@ def test_traces_of_real_requests(repository: Path, tmp_path: Path, serve: Serve)
                 request = simple_request(model=model, request_id=f"{model}{number}")
                 stub.infer(request, timeout=WAIT_S)
 
+        def bundled() -> float:
+            return server.sample("penstock_overhead_seconds_count")
+
         ask(10)
         assert not path.exists()
         settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": ["2"], "trace_count": ["4"]}
         answer = set_trace(stub, "simple", settings)
         assert list(answer.settings["trace_file"].value) == [str(path)]
+        before = bundled()
         ask(4)
+        assert bundled() == before
         ask(10, "other")
         stream = (simple_request(request_id=f"s{number}") for number in range(20))
         assert len(list(stub.stream(stream, timeout=WAIT_S))) == 20
         answer = set_trace(stub, "simple", {})
         assert list(answer.settings["trace_count"].value) == ["0"]
+        before = bundled()
         ask(10)
+        has_lane = ("penstock_overhead_seconds_count", ()) in server.metrics()
+        assert (bundled() > before) is has_lane
         assert stub.stats_of("simple").inference_count == 44
         assert ("penstock_traces_dropped_total", ()) in server.metrics()
     traces = json.loads(path.read_text())
