@@ -180,21 +180,24 @@ def test_strings_say_how_long_they_are(stub: Stub) -> None:
         assert made.contents[128 : 128 + len(raw)] == raw
 
 
-def test_memory_is_kept_for_a_request_that_runs(server: RunningServer, stub: Stub) -> None:
+def test_memory_is_kept_for_a_request_in_flight(server: RunningServer, stub: Stub) -> None:
     """After unregistering, the name is free, the answer is written, and then it is closed."""
-    with segment(8, b"\xaa" * 8) as made:
+    with segment(8, b"\xaa" * 8) as made, server.stub() as other:
         register(stub, "kept", made.key, 8)
-        request = raw_request("slow", one(INT64, np.array([[3000]])))
+        request = raw_request("slow", one(INT64, np.array([[5]])))
         place(request.outputs.add(name="Y"), "kept", 8)
-        with server.stub() as other:
-            future = stub.infer.future(request, timeout=WAIT_S)
-            eventually(lambda: server.runs("slow"), "the model runs")
-            unregister(other)
-            assert statuses(other) == {}
-            register(other, "kept", made.key, 4)  # the name is free at once
-            unregister(other, "kept")
-            assert future.result().outputs[0].name == "Y"
-        assert made.contents == np.array([3000]).tobytes()
+        holding = stub.infer.future(raw_request("slow", one(INT64, np.array([[1_000_000]]))))
+        eventually(lambda: server.runs("slow"), "the model is busy")
+        waiting = stub.infer.future(request, timeout=WAIT_S)
+        eventually(lambda: server.queue_depth("slow") == 1, "the request waits")
+        unregister(other)
+        assert statuses(other) == {}
+        register(other, "kept", made.key, 4)  # the name is free at once
+        unregister(other, "kept")
+        assert not waiting.done()
+        holding.cancel()
+        assert waiting.result().outputs[0].name == "Y"
+        assert made.contents == np.array([5]).tobytes()
         pid = server.process.pid
         eventually(lambda: descriptors_of(pid, made) == 0, "its descriptor is closed")
 
