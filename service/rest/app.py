@@ -46,7 +46,7 @@ class RestApp:
         self._is_draining = is_draining
         self._budget = Budget(limits.received_bytes)
         self._date = (0, "")
-        self.in_progress = 0
+        self._in_progress = 0
         self._at_rest = asyncio.Event()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -54,22 +54,25 @@ class RestApp:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
         body = Body(receive, self._limits.body_bytes, _STALL_S, self._budget)
-        self.in_progress += 1
         try:
             reply = await self._reply(scope, body, receive)
             if reply is not None:
                 await self._send(reply, body, send)
         finally:
             body.release()
-            self.in_progress -= 1
-            if not self.in_progress:
-                self._at_rest.set()
+            if body.is_read:
+                self._end()
 
     async def rest(self) -> None:
-        """Wait until nothing is in progress."""
-        while self.in_progress:
+        """Wait until every request that has come whole is answered."""
+        while self._in_progress:
             self._at_rest.clear()
             await self._at_rest.wait()
+
+    def _end(self) -> None:
+        self._in_progress -= 1
+        if not self._in_progress:
+            self._at_rest.set()
 
     async def _reply(self, scope: Message, body: Body, receive: Receive) -> Reply | None:
         try:
@@ -85,6 +88,7 @@ class RestApp:
                 raise HttpError(403, "requests that a browser makes for another site are refused")
             length = headers.get("content-length", "")
             content = await body.read(int(length) if length.isdigit() else None)
+            self._in_progress += 1
             if content and (coding := headers.get("content-encoding")):
                 content = await self._inflated(content, coding, body)
             client = scope.get("client") or ("", 0)

@@ -5,7 +5,7 @@ one may leave its answers unread.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -186,8 +186,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
 def protocol_factory(
     app: Any, limits: GuardLimits, idle_s: float | None, on_connection: Callable[[], None]
-) -> Callable[[], GuardedProtocol]:
-    """Return what makes the protocol of each connection. idle_s: it is kept open so long."""
+) -> tuple[Callable[[], GuardedProtocol], Collection[GuardedProtocol]]:
+    """Return what makes the protocol of each connection, and those that there are.
+
+    idle_s: a connection is kept open so long. on_connection: called for each.
+    """
     config = Config(
         app,
         interface="asgi3",
@@ -209,7 +212,7 @@ def protocol_factory(
         on_connection()
         return GuardedProtocol(config, state, limits)
 
-    return make
+    return make, cast("Collection[GuardedProtocol]", state.connections)
 
 
 _FOR_EVER_S: Final = 1 << 30

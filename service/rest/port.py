@@ -18,6 +18,7 @@ from service.transport.seam import Tls
 _BACKLOG: Final = 128
 _WORKERS: Final = 2  # for large bodies and slow pages
 _JOIN_S: Final = 5.0
+_FLUSH_S: Final = 0.01  # between two looks, once, while the port drains
 _LOOK_S: Final = 1.0  # between two looks at the TLS files
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class HttpPort:
         self._tls = tls
         self._handshake_s = handshake_s
         self._context = _context(tls) if tls is not None else None
-        self._factory = protocol_factory(app, limits, idle_s, self._look_at_files)
+        self._factory, self._connections = protocol_factory(
+            app, limits, idle_s, self._look_at_files
+        )
         self._files = _stamps(tls)
         self._looked = 0.0
         self._socket = _bound(host, port)
@@ -66,10 +69,14 @@ class HttpPort:
         self._on_loop(self._listen()).result()
 
     def drain(self, timeout: float) -> bool:
-        """Wait until nothing is in progress, for so many seconds. True if that came."""
+        """Wait until every request is answered, for so many seconds. True if that came."""
+        if not self._thread.is_alive():
+            return True
+        settled = self._on_loop(self._settle())
         try:
-            self._on_loop(self._app.rest()).result(timeout)
+            settled.result(timeout)
         except TimeoutError:
+            settled.cancel()
             return False
         return True
 
@@ -100,6 +107,13 @@ class HttpPort:
         )
         if before is not None:
             before.close()
+
+    async def _settle(self) -> None:
+        """Wait until every answer is given, and in the hands of the kernel."""
+        await self._app.rest()
+        # asyncio tells nobody when a transport has written everything.
+        while any(one.transport.get_write_buffer_size() for one in self._connections):  # noqa: ASYNC110
+            await asyncio.sleep(_FLUSH_S)
 
     def _look_at_files(self) -> None:
         """Take TLS files that have changed, at most once a second, as connections come."""

@@ -4,6 +4,7 @@ import gc
 import http.client
 import json
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.support.servers import RunningServer, serve, serve_inside
 from tests.support.stub import WAIT_S
 from tests.support.waiting import eventually
 
+_LATE_S = 0.3  # long enough for a server that does not wait to be gone
 SLOW: dict[str, Any] = {
     "inputs": [{"name": "X", "datatype": "INT64", "shape": [1, 1], "data": [100_000]}]
 }
@@ -176,3 +178,30 @@ def test_answers_are_not_held_back(repository: Path) -> None:
         accepted = protocol.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         connection.close()
+
+
+def test_drain_waits_for_answers_and_not_for_bodies(repository: Path) -> None:
+    """A large answer reaches who reads it late; a body that does not come is not waited for."""
+    rows = np.arange(16 << 18, dtype=np.float32).reshape(16, -1)
+    request = raw_request("identity", one(FP32, rows))
+    body, headers = binary_body(request)
+    with serve(repository, "--drain-delay", "0") as server, connect(server) as half:
+        half.sendall(b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\n")
+        half.sendall(b"Content-Length: 100\r\n\r\n{")
+        reader = http.client.HTTPConnection(server.http_address, timeout=WAIT_S)
+        reader.request("POST", "/v2/models/identity/infer", body, headers)
+        answer = reader.getresponse()  # its first bytes: the rest is on its way
+        server.terminate()
+        eventually(lambda: _is_draining(server), "it drains")
+        threading.Event().wait(_LATE_S)
+        assert answer.read().endswith(rows.tobytes())
+        assert server.wait() == 0
+        reader.close()
+
+
+def _is_draining(server: RunningServer) -> bool:
+    """Tell whether probes are told that it is not ready, or it has just been closed."""
+    try:
+        return server.get("/v2/health/ready")[0] != http.client.OK
+    except (OSError, http.client.HTTPException):
+        return True
