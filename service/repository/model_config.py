@@ -63,6 +63,8 @@ def config_from_json(text: str, model: str) -> ModelConfig:
         config = json_format.Parse(text, ModelConfig())
     except (json_format.ParseError, RecursionError) as error:
         raise ConfigError(f"{_FROM_CALLER}: not a ModelConfig in JSON: {error}") from error
+    if not text.lstrip().startswith("{"):  # protobuf takes an empty list for an empty message
+        raise ConfigError(f"{_FROM_CALLER}: not a JSON object")
     check_config(_FROM_CALLER, config, model)
     return config
 

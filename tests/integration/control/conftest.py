@@ -16,12 +16,13 @@ from service.pb.grpc_service_pb2 import (
     RepositoryModelUnloadRequest,
     ServerReadyRequest,
 )
+from service.pb.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from service.tensors import FP32
 from tests.integration.conftest import TRANSPORTS, Serve
 from tests.support import models, servers
 from tests.support.requests import answer, one, raw_request
 from tests.support.servers import RunningServer
-from tests.support.stub import WAIT_S, Stub, refusal
+from tests.support.stub import WAIT_S, Stub, refusal, unary
 
 
 @dataclass(slots=True)
@@ -72,6 +73,18 @@ class Controlled:
         """Ask ModelReady."""
         request = ModelReadyRequest(name=name, version=version)
         return bool(self.stub.model_ready(request, timeout=WAIT_S).ready)
+
+    def health(self, name: str = "plus") -> str | None:
+        """Ask grpc.health.v1 for a model; None if it does not know it."""
+        check = unary(self.stub.channel, "/grpc.health.v1.Health/Check")
+        try:
+            reply = check(HealthCheckRequest(service=name).SerializeToString(), timeout=WAIT_S)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return None
+        status = HealthCheckResponse.FromString(reply).status
+        return str(HealthCheckResponse.ServingStatus.Name(status))
 
     def is_ready(self) -> bool:
         """Ask ServerReady."""

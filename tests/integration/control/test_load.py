@@ -35,7 +35,9 @@ def test_a_model_comes_and_goes(controlled: Controlled) -> None:
         "Request for unknown model: 'plus' is not found",
     )
     assert not c.is_model_ready()
+    assert c.health() is None
     c.load()
+    assert c.health() == "SERVING"
     assert c.value() == ("1", 1.0)
     assert c.index() == [("plus", "1", "READY", "")]
     assert c.is_model_ready()
@@ -53,6 +55,7 @@ def test_a_model_comes_and_goes(controlled: Controlled) -> None:
     )
     assert not c.is_model_ready()
     assert not c.is_model_ready("1")
+    assert c.health() == "NOT_SERVING"
     assert c.is_ready()
     c.load()
     assert c.value() == ("1", 1.0)
