@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import google.protobuf
 import pytest
 
 from tests.support import models
@@ -72,4 +73,4 @@ def test_the_client_runs_with_another_protobuf_than_ours(unpacked: Path, tmp_pat
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split(".")[0] == "6"
+    assert run.stdout.strip() != google.protobuf.__version__
