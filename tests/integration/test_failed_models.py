@@ -115,7 +115,10 @@ CASES: Final = {
     "unknown field": (_configured("\nmax_batch: 8"), 'config.pbtxt:2:1: Message type "inference'),
     "wrong name": (_configured('name: "other"'), "name is 'other', but the directory is 'bad'"),
     "wrong platform": (_configured('platform: "tensorrt_plan"'), "only 'onnxruntime_onnx'"),
-    "sequences": (_configured("sequence_batching { }"), "sequence_batching: not served"),
+    "sequences": (
+        _configured("sequence_batching { iterative_sequence: true }"),
+        "iterative_sequence: not served",
+    ),
     "wrong data_type": (_configured(_tensor("TYPE_INT32", "-1")), "but the graph has TYPE_FP32"),
     "wrong dims": (_configured(_tensor(_FP32, "[ -1, 3 ]")), "but the graph has [-1,-1]"),
     "wrong input": (_configured(_tensor(_FP32, "-1", "Z")), "input 'Z' is not in the graph"),
