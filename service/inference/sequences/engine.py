@@ -180,6 +180,27 @@ class SequenceEngine:
             changes = self._table.release(scope, self._clock())
         self._apply(changes)
 
+    @property
+    def is_closing(self) -> bool:
+        """True once `close` was called."""
+        return self._table.is_closing
+
+    def owes(self, scope: object) -> bool:
+        """Tell whether a scope has a sequence without an id that has not got to its END."""
+        with self._lock:
+            return self._table.owes(scope)
+
+    def succeed(self, before: "SequenceEngine", scope: object) -> None:
+        """Serve a scope that the engine of a version which is over has served before.
+
+        If its sequence without an id had not ended, the next request of it is told to start.
+        """
+        owes = before.owes(scope)
+        before.finish(scope)
+        if owes:
+            with self._lock:
+                self._table.inherit(scope)
+
     def is_busy(self, scope: object) -> bool:
         """Tell whether sequences of a scope are in progress; None: of any."""
         return not self._table.is_empty if scope is None else self._table.holds(scope)

@@ -76,6 +76,14 @@ class Table:
         """Tell whether a scope has sequences that are not over."""
         return scope in self._scoped
 
+    def owes(self, scope: object) -> bool:
+        """Tell whether the sequence that a scope has without an id goes on, or ended too early."""
+        return 0 in self._live.get(scope, {}) or self._endings.knows(scope, 0)
+
+    def inherit(self, scope: object) -> None:
+        """Have a scope be told that its sequence without an id ended with another version."""
+        self._endings.note(scope, 0, CLOSED)
+
     def add(self, request: Request, wanted: SequenceStep, now: float) -> tuple[Step, Changes]:
         """Take the next step of a sequence.
 
@@ -123,8 +131,10 @@ class Table:
         sequence.states = states
         if sequence.queue:
             self._start_next(sequence, now, changes)
-        elif sequence.is_closed or self.is_closing:
+        elif sequence.is_closed:
             self._free(sequence, now, changes)
+        elif self.is_closing:
+            self._end(sequence, CLOSED, None, now, changes)
         else:
             sequence.idle_at = now + self._idle_s(sequence)
             self._alarm.set(sequence, sequence.idle_at)

@@ -5,6 +5,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from service.pb.grpc_service_pb2 import RepositoryModelLoadRequest
 from service.tensors import FP32
 from tests.integration.conftest import Serve
 from tests.support import models, sequences
@@ -144,6 +145,30 @@ def test_sequences_end_before_the_server_stops(serve: Serve, tmp_path: Path, sco
             next(talk.replies)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         assert server.wait() == 0
+
+
+def test_stream_whose_state_went_with_its_version_is_told(serve: Serve, tmp_path: Path) -> None:
+    """After a reload a stream without an id has to start, as after any end that it did not ask for.
+
+    One whose sequence has ended begins anew by itself.
+    """
+    scope = 'parameters { key: "sequence_scope" value: { string_value: "stream" } }'
+    total = accumulator_config("total", LONG, scope)
+    models.publish(tmp_path, "total", sequences.accumulator(), config=total)
+    flags = ("--model-control", "explicit", "--load-model", "*")
+    with serve(tmp_path, *flags) as server, server.stub() as stub:
+        cut, ended = Talk(stub), Talk(stub)
+        assert [cut.say("total", 1), ended.say("total", 1), ended.say("total", 1, end=True)]
+        (tmp_path / "total" / "config.pbtxt").touch()
+        stub.load(RepositoryModelLoadRequest(model_name="total"), timeout=WAIT_S)
+        assert ended.say("total", 5) == 5
+        for _ in range(2):
+            assert cut.fails("total", 1) == (
+                "inference request for sequence 0 to model 'total' must specify the START flag "
+                "on the first request of the sequence; the one before ended: the model was "
+                "unloaded"
+            )
+        assert [cut.say("total", 7, 0, start=True), cut.say("total", 1)] == [7, 8]
 
 
 def test_new_version_knows_nothing_of_the_old_ones_sequences(serve: Serve, tmp_path: Path) -> None:
