@@ -298,8 +298,8 @@ class InferService:
             raise type(error)(prefix + str(error)) from None
         is_raw = len(request.raw_input_contents) == sum(1 for w in windows.values() if w is None)
         planned: tuple[PlannedInput, ...] = ()
-        is_step = parameters.sequence is not None and not any(windows.values())
-        if is_raw and (parameters.is_plain or is_step):
+        has_step = model.sequences is not None and parameters.sequence is not None
+        if is_raw and (parameters.is_plain or (has_step and not any(windows.values()))):
             planned = planned_inputs(signature, inputs, windows)
         key = batch_key(signature, inputs)
         generation = self._manager.generation
