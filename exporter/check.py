@@ -99,7 +99,7 @@ def served_signature(
             extent if extent >= 0 else (free[axis] if axis < len(free) else None)
             for axis, extent in enumerate(spec.shape)
         )
-        return GraphTensor(spec.name, spec.datatype, shape)
+        return GraphTensor(spec.name, spec.datatype, shape, spec.optional)
 
     return Graph(
         tuple(tensor(spec) for spec in inputs),

@@ -71,13 +71,14 @@ def try_loading(path: Path) -> None:
 
 
 def _spec(node: ort.NodeArg) -> TensorSpec:
-    datatype = BY_ONNX.get(node.type)
+    is_optional = node.type.startswith("optional(")
+    datatype = BY_ONNX.get(node.type[len("optional(") : -1] if is_optional else node.type)
     if datatype is None:
         raise ConversionFailed(
             f"'{node.name}' became {node.type}, which inference requests cannot carry",
         )
     shape = tuple(extent if isinstance(extent, int) else -1 for extent in node.shape)
-    return TensorSpec(node.name, datatype, shape)
+    return TensorSpec(node.name, datatype, shape, is_optional)
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from service.transport.native import is_installed
 from tests.support import forms, models, servers
 from tests.support.servers import RunningServer
 from tests.support.stub import Stub
+from tests.support.versions import publish_mlp
 
 TRANSPORTS = ["native", "threaded"] if is_installed() else ["threaded"]
 
@@ -22,6 +23,13 @@ def tensor_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for datatype in DATATYPES:
         models.publish(root, f"identity_{datatype.wire.lower()}", models.identity(datatype))
     models.publish(root, "slow", models.slow())
+    for seed, name in ((1, "digit"), (2, "numeral")):  # two versions with labels of their own
+        labels = tuple(f"{name} {number}" for number in range(10))
+        publish_mlp(
+            root, seed=seed, name="labelled", labels=labels, labels_of="Y", write_config=True
+        )
+    config = root / "labelled" / "config.pbtxt"
+    config.write_text(config.read_text().replace("num_versions: 1", "num_versions: 2"))
     models.publish(root, "scalar", models.scalar(), config=_config("scalar", 0, "", ""))
     models.publish(root, "scalar_text", models.identity(BYTES, ()))
     publish_forms(root)

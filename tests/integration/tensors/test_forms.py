@@ -162,6 +162,21 @@ def test_classes_have_labels(stub: Stub) -> None:
     ]
 
 
+def test_exported_versions_have_labels_of_their_own(stub: Stub) -> None:
+    """Each version answers with the labels that it was exported with, though a file is shared."""
+    array = np.random.default_rng(1).random((2, 784), np.float32)
+    for version, name in (("1", "digit"), ("2", "numeral")):
+        request = floats("labelled", {"X": array})
+        request.model_version = version
+        scores = answer(infer(stub, request))
+        found = answer(infer(stub, classes(request, "Y", 1)))
+        best = scores.argmax(axis=1)
+        assert found[:, 0].tolist() == [
+            f"{scores[row, index]:f}:{index}:{name} {index}".encode()
+            for row, index in enumerate(best.tolist())
+        ]
+
+
 def test_classes_of_a_batch_are_given_a_row(stub: Stub) -> None:
     """Each row has its own classes, and outputs without the parameter come as they are."""
     request = simple_request(5, 3, rows=2)

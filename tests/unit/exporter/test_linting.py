@@ -33,6 +33,7 @@ def test_optional_inputs_are_those_with_a_default(tmp_path: Path) -> None:
         'input { name: "D" data_type: TYPE_FP32 dims: 1 optional: true }'
     )
     models.publish(tmp_path, "m", forms.with_default(), config=config)
+    models.publish(tmp_path, "typed", forms.optional_type())
     assert [text for level, text in _said(tmp_path) if level == ERROR] == []
 
 
