@@ -1,6 +1,7 @@
 """The pages of the HTTP port: metrics, health, inference, and those of `rpcs`."""
 
 import asyncio
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -16,6 +17,7 @@ from service.rest.exchange import HttpRequest
 from service.rest.reply import Reply, json_reply
 from service.rest.routes import Handler, Page, Routes
 from service.rest.rpcs import MODEL, RPCS, VERSION, Ask, Names, rpc_handler
+from service.rest.status import HttpError
 from service.rpc.methods import INFERENCE
 
 
@@ -73,8 +75,9 @@ def _model_ready_handler(ask: Ask) -> Handler:
         ready = ModelReadyResponse.FromString(reply).ready
         if not ready:
             about = ModelMetadataRequest(name=model, version=version).SerializeToString()
-            # Raises, unless it is the server that drains.
-            await ask(f"/{INFERENCE}/ModelMetadata", about, request)
+            with suppress(HttpError):  # of a caller who may ask for health alone
+                # Raises, unless it is the server that drains.
+                await ask(f"/{INFERENCE}/ModelMetadata", about, request)
         answer = json_reply({"name": model, "ready": ready})
         return answer if ready else Reply(503, answer.body)
 

@@ -141,6 +141,16 @@ def test_http_asks_for_the_same_headers(
     assert answer.status == (400 if body else 200)
 
 
+def test_health_over_http_needs_the_header_of_health_alone(server: RunningServer) -> None:
+    """A model that is not ready is told as that, if not why, to a caller who may ask no more."""
+    headers = dict(header("health"))
+    answer = ask(server.http_address, "GET", "/v2/models/absent/ready", headers=headers)
+    assert (answer.status, answer.json()) == (503, {"name": "absent", "ready": False})
+    headers |= dict(header("metadata"))
+    answer = ask(server.http_address, "GET", "/v2/models/absent/ready", headers=headers)
+    assert answer.error() == (404, "Request for unknown model: 'absent' is not found")
+
+
 def test_restrictions_that_cannot_be_meant(tmp_path: Path) -> None:
     """A group that is none ends the start with what was expected, and tells no secret."""
     models.publish(tmp_path, "simple", models.simple())
