@@ -10,6 +10,7 @@ from service.rest.app import AppLimits, RestApp
 from service.rest.call import Asker
 from service.rest.guard import GuardLimits
 from service.rest.infer_page import InferPage
+from service.rest.metrics import HttpCollector
 from service.rest.pages import add_probes, add_protocol
 from service.rest.port import HttpPort
 from service.rest.routes import Routes
@@ -44,10 +45,11 @@ def make_http_port(
         asks_certificate=tls is not None and tls.client_ca is not None,
         compresses=settings.compression == "gzip",
     )
-    return HttpPort(
+    app = RestApp(routes, limits, is_draining)
+    port = HttpPort(
         settings.host,
         settings.http_port,
-        RestApp(routes, limits, is_draining),
+        app,
         GuardLimits(
             head_bytes=settings.max_header_kib << 10,
             head_s=settings.handshake_timeout,
@@ -58,3 +60,5 @@ def make_http_port(
         handshake_s=settings.handshake_timeout,
         tls=tls,
     )
+    registry.register(HttpCollector(app.responses.copy, lambda: port.connections))
+    return port

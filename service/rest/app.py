@@ -5,6 +5,7 @@ Knows no server: whatever speaks ASGI 3 can run it.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -46,6 +47,7 @@ class RestApp:
         self._is_draining = is_draining
         self._budget = Budget(limits.received_bytes)
         self._date = (0, "")
+        self.responses: Counter[int] = Counter()  # by status
         self._in_progress = 0
         self._at_rest = asyncio.Event()
 
@@ -129,6 +131,7 @@ class RestApp:
         return Reply(reply.status, content, reply.content_type, {**reply.headers, **more})
 
     async def _send(self, reply: Reply, body: Body, send: Send) -> None:
+        self.responses[reply.status] += 1
         headers = {
             "content-type": reply.content_type,
             "content-length": str(len(reply.body)),

@@ -62,6 +62,11 @@ class HttpPort:
         """Return HOST:PORT with the real port."""
         return f"{self._host}:{self._socket.getsockname()[1]}"
 
+    @property
+    def connections(self) -> int:
+        """Return how many there are."""
+        return len(self._connections)
+
     def start(self) -> None:
         """Answer requests."""
         self._loop.set_default_executor(ThreadPoolExecutor(_WORKERS, "http-work"))

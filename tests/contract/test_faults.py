@@ -6,6 +6,7 @@ from tests.support.servers import ROOT
 
 _TEXT = (ROOT / "docs" / "faults.md").read_text()
 _ROWS = re.findall(r"^\| ([A-Z]\d+) \|.*\| ([^|]+) \|$", _TEXT, re.MULTILINE)
+_HTTP = re.findall(r"`(rest/[^`]+)::(\w+)`", _TEXT)
 _BASE = ROOT / "tests" / "integration"
 _GROUPS = {"A": 17, "B": 28, "C": 10, "D": 20, "E": 16, "J": 10}
 _CASES = [f"{group}{number + 1}" for group, size in _GROUPS.items() for number in range(size)]
@@ -28,6 +29,13 @@ def test_every_test_of_the_catalogue_exists() -> None:
         assert named, case
         for path, name in named:
             assert f"def {name}(" in (_BASE / path).read_text(), f"{case}: {path}::{name}"
+
+
+def test_every_test_of_the_http_port_exists() -> None:
+    """Each test that its table names stands where it says."""
+    assert _HTTP
+    for path, name in _HTTP:
+        assert f"def {name}(" in (_BASE / path).read_text(), f"{path}::{name}"
 
 
 def test_every_test_of_faults_stands_in_the_catalogue() -> None:

@@ -231,6 +231,16 @@ def test_wrong_register(
     assert text in got[1]
 
 
+def test_answers_are_counted(server: RunningServer) -> None:
+    """/metrics tells how many answers had which status, and how many are connected."""
+    name = "penstock_http_responses_total"
+    before = server.sample(name, status="404")
+    get(server, "/nothing")
+    get(server, "/v2/models/nope")
+    assert server.sample(name, status="404") == before + 2
+    assert server.sample("penstock_http_connections") >= 1
+
+
 def test_trace_and_log_settings(explicit: RunningServer) -> None:
     """Settings are told and changed; null takes a change back."""
     trace = get(explicit, "/v2/trace/setting").json()
