@@ -36,6 +36,13 @@ _LEFT: Final = (None, 1, 4, 14)
 _TRANSPORTS: Final = ("native", "threaded")
 _SEQUENCE: Final = "sequence_id"
 
+_MARKS: Final = {
+    "●": _TRANSPORTS,
+    "◐": ("native",),
+    "○": ("threaded",),
+    "refused": ("refused",),
+}
+
 # What was seen, as (table, row, client's title), by transport.
 Cell = tuple[str, str, str]
 _seen: dict[str, set[Cell]] = {transport: set() for transport in _TRANSPORTS}
@@ -45,15 +52,16 @@ def note(client: str, transport: str, calls: list[Call]) -> None:
     """Record the calls of a test that passed."""
     title = CLIENTS[client].title
     for call in calls:
-        if call.path in RPCS and _is_served(call):
-            _seen[transport].add(("rpc", RPCS[call.path], title))
+        if call.path in RPCS:
+            outcome = "rpc" if _is_served(call) else "refusal"
+            _seen[transport].add((outcome, RPCS[call.path], title))
         for feature in features(call):
             _seen[transport].add(("feature", feature, title))
 
 
 def features(call: Call) -> Iterator[str]:
-    """Tell what a call made use of, besides its RPC; nothing if it was not served."""
-    if call.path in _INFER and call.status is not None and "grpc-timeout" in call.headers:
+    """Tell what a call made use of, besides its RPC; deadlines alone, if it was not served."""
+    if call.path in _INFER and "grpc-timeout" in call.headers:
         yield "deadline"
     if not _is_served(call):
         return
@@ -113,8 +121,8 @@ Programs that nobody here wrote, run unchanged against Penstock by `make test`, 
 tables: `make compatibility` writes them anew. A test stands between client and server and reads
 the wire; a cell is marked where, in a test that passed, the client made use of what the row says
 and was answered with status OK, or itself left a stream that had answers. ● on both transports,
-◐ on the native one only, ○ on the threaded one only. An empty cell says that the client's tests do
-not use it, not that it would fail.
+◐ on the native one only, ○ on the threaded one only, "refused" where every call was to be, and was.
+An empty cell says that the client's tests do not use it, not that it would fail.
 
 ## Clients
 
@@ -142,7 +150,9 @@ def _table(table: str, rows: list[str], titles: list[str]) -> str:
         cell = (table, row, title)
         if cell in _seen["native"]:
             return "●" if cell in _seen["threaded"] else "◐"
-        return "○" if cell in _seen["threaded"] else ""
+        if cell in _seen["threaded"]:
+            return "○"
+        return "refused" if table == "rpc" and ("refusal", row, title) in _seen["native"] else ""
 
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     lines += [f"| {row} | {' | '.join(mark(row, title) for title in titles)} |" for row in rows]
@@ -157,7 +167,7 @@ def claims(text: str) -> set[tuple[str, str, str]]:
         if line.startswith("| |"):
             titles = cells[1:]
         for title, cell in zip(titles, cells[1:], strict=False):
-            for transport in {"●": _TRANSPORTS, "◐": ("native",), "○": ("threaded",)}.get(cell, ()):
+            for transport in _MARKS.get(cell, ()):
                 found.add((cells[0], title, transport))
     return found
 

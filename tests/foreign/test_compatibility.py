@@ -22,3 +22,15 @@ def test_the_tables_claim_only_what_was_seen(*, everything_ran: bool) -> None:
     remedy = "run `make compatibility`"
     assert record.claims(text) - record.claims(shown) == set(), remedy
     assert record.versions(text) == record.versions(shown), remedy
+
+
+def test_a_false_claim_is_noticed() -> None:
+    """A mark in an empty cell, and another mark than was seen, are claims of their own."""
+    page = "| | a | b |\n|---|---|---|\n| ModelInfer | ◐ |  |\n"
+    honest = record.claims(page)
+    assert honest == {("ModelInfer", "a", "native")}
+    assert record.claims(page.replace("|  |", "| ● |")) - honest == {
+        ("ModelInfer", "b", "native"),
+        ("ModelInfer", "b", "threaded"),
+    }
+    assert record.claims(page.replace("◐", "●")) - honest == {("ModelInfer", "a", "threaded")}
