@@ -279,14 +279,17 @@ class Manager(Generic[S]):
             versions = self._models.get(name, {})
             if kept and not any(v in kept and e.state is State.READY for v, e in versions.items()):
                 kept |= {v for v, e in versions.items() if e.state is State.READY}
-            gone = {v: e for v, e in versions.items() if v not in kept}
-            for entry in gone.values():
-                entry.state = State.UNLOADING
+            gone = [v for v in versions if v not in kept]
+            closing = []
+            for version in gone:
+                entry = versions[version]
+                if entry.servable is not None:  # else another thread closes it
+                    closing.append(entry.servable)
+                versions[version] = _Entry(State.UNLOADING)
         self._changed()
         clean = True
-        for entry in gone.values():
-            if entry.servable is not None:
-                clean = entry.servable.close(timeout) and clean
+        for servable in closing:
+            clean = servable.close(timeout) and clean
         with self._lock:
             for version in gone:
                 if remember and version:

@@ -256,6 +256,25 @@ def test_load_while_it_is_unloaded(world: World, pool: ThreadPoolExecutor) -> No
     assert len(world.made) == 2
 
 
+def test_an_unload_and_the_end_close_a_version_once(world: World, pool: ThreadPoolExecutor) -> None:
+    """Whoever comes first closes it; the other leaves it alone."""
+    world.write("a")
+    world.control.load("m")
+    begun, gate = threading.Event(), threading.Event()
+
+    def drain() -> None:
+        begun.set()
+        assert gate.wait(WAIT_S)
+
+    world.made[0].on_close = drain
+    unload = pool.submit(world.control.unload, "m")
+    assert begun.wait(WAIT_S)
+    assert world.manager.close(1.0)
+    gate.set()
+    unload.result(WAIT_S)
+    assert world.made[0].closed
+
+
 def test_a_load_that_ends_after_the_server_has_no_effect(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
