@@ -213,24 +213,23 @@ def test_code_of_a_load_request_is_not_run(controlled: Controlled) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("1 / 0", "ZeroDivisionError: division by zero (model.py, line 1)"),
-        ("class Model: ...", "its class Model has no method infer(self, request)"),
-        (
-            "class Model:\n    def infer(self, request): ...\n",
-            "Model cannot be made: TypeError: Model() takes no arguments",
-        ),
-    ],
-)
-def test_a_model_that_cannot_be_loaded_says_why(
-    controlled: Controlled, code: str, reason: str
-) -> None:
+BROKEN = {
+    "1 / 0": "ZeroDivisionError: division by zero (model.py, line 1)",
+    "class Model: ...": "its class Model has no method infer(self, request)",
+    "class Model:\n    def infer(self, request): ...\n": (
+        "Model cannot be made: TypeError: Model() takes no arguments"
+    ),
+}
+
+
+def test_a_model_that_cannot_be_loaded_says_why(controlled: Controlled) -> None:
     """The caller of the load is told, and the index has the reason."""
-    python_models.publish(controlled.root, "m", code)
-    _, text = controlled.refused("m")
-    assert reason in text
-    ((name, _, state, said),) = controlled.index()
-    assert (name, state) == ("m", "UNAVAILABLE")
-    assert reason in said
+    for number, (code, reason) in enumerate(BROKEN.items()):
+        name = f"m{number}"
+        python_models.publish(controlled.root, name, code)
+        _, text = controlled.refused(name)
+        assert reason in text
+        states = {entry[0]: entry[2:] for entry in controlled.index()}
+        state, said = states[name]
+        assert state == "UNAVAILABLE"
+        assert reason in said
