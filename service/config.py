@@ -66,6 +66,7 @@ class Settings:
     max_batch_size: int = _setting(64, "rows in a batch, for models that batch and say no number")
     max_queue_requests: int = _setting(4096, "requests that may wait for one model")
     max_queue_mib: int = _setting(256, "their size in MiB")
+    max_state_mib: int = _setting(1024, "states of all sequences of one model in MiB")
     max_message_mib: int = _limit(64, "largest message or HTTP body in MiB, inflated")
     max_header_kib: int = _limit(16, "all headers of one call in KiB")
     max_received_mib: int = _limit(
@@ -215,6 +216,7 @@ _RANGES: Final = (
     ("network_threads", 0, 64),
     ("max_queue_requests", 1, 1_000_000),
     ("max_queue_mib", 1, 1 << 20),
+    ("max_state_mib", 1, 1 << 20),
     ("max_message_mib", 1, 2047),
     ("max_header_kib", 1, 1024),
     ("max_received_mib", 1, 1 << 20),

@@ -19,6 +19,7 @@ PenstockError
 │   ├── DeadlineUnmeetable      overload: the deadline would pass in the queue
 │   ├── QueueTimeout            waited longer than the model's queue policy allows
 │   ├── SequenceBacklogFull     too many sequences wait for others to end
+│   ├── StatesFull              the states of sequences would take more memory than is allowed
 │   ├── SequenceTimeout         a sequence waited longer for a place than its request allows
 │   ├── DeadlineExceeded        the caller's deadline passed
 │   ├── RequestCancelled        the caller left
@@ -164,6 +165,16 @@ class SequenceBacklogFull(RequestError):
         super().__init__(
             f"no room for another sequence of model '{model}': {running} are in progress and "
             f"{waiting} wait, the most that max_sequence_backlog allows",
+        )
+
+
+class StatesFull(RequestError):
+    """The states of a model's sequences would take more memory than is allowed."""
+
+    def __init__(self, model: str, most_mib: int) -> None:
+        super().__init__(
+            f"the states of the sequences of model '{model}' would take more than {most_mib} MiB, "
+            "the most that --max-state-mib allows",
         )
 
 

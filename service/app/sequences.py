@@ -172,6 +172,7 @@ def sequence_engine(
         spec.idle_s,
         settings.max_queue_requests,
         settings.max_queue_mib << 20,
+        settings.max_state_mib << 20,
     )
     runner: Runner
     if isinstance(strategy, Direct):

@@ -163,6 +163,7 @@ _OF_SEQUENCES: Final[tuple[tuple[str, str, Callable[[SequenceCounts], int]], ...
     ("sequences_open", "Sequences that are in progress.", lambda c: c.open),
     ("sequences_backlog", "Sequences that wait for a place.", lambda c: c.backlog),
     ("sequence_steps_waiting", "Requests behind others of their sequence.", lambda c: c.waiting),
+    ("sequence_state_bytes", "States of the sequences in progress.", lambda c: c.state_bytes),
     ("sequences", "Sequences that were started.", lambda c: c.opened),
     ("sequences_reaped", "Sequences that ended because they were idle.", lambda c: c.reaped),
     ("sequences_replaced", "Sequences started anew before their end.", lambda c: c.replaced),

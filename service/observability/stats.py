@@ -114,12 +114,14 @@ class SequenceCounts:
     """How many sequences one model has and had.
 
     open, backlog: with and without a place, now. waiting: steps that wait for another one of
-    their sequence. opened, reaped (idle for too long), replaced (started anew): ever.
+    their sequence. state_bytes: of all states. opened, reaped (idle for too long), replaced
+    (started anew): ever.
     """
 
     open: int
     backlog: int
     waiting: int
+    state_bytes: int
     opened: int
     reaped: int
     replaced: int

@@ -136,6 +136,7 @@ def rig(
     lanes: int = 1,
     is_open: bool = True,
     queue_requests: int = 4096,
+    state_bytes: int = 1 << 20,
 ) -> Iterator[Rig]:
     """Run an engine; it is closed at the end. lanes: instances."""
     clock, backend = ManualClock(), Adder(is_open=is_open)
@@ -147,7 +148,7 @@ def rig(
     if isinstance(strategy, Direct):
         slots = rows * lanes
         runner = DirectRunner(scheduler, assembly, VISIBLE, strategy, lanes=lanes, clock=clock)
-    limits = Limits(slots, backlog, idle_s, queue_requests)
+    limits = Limits(slots, backlog, idle_s, queue_requests, 1 << 20, state_bytes)
     engine = SequenceEngine("m", SPEC, VISIBLE, limits, runner, clock=clock)
     scheduler.start()
     try:

@@ -115,6 +115,7 @@ class SequenceEngine:
                 table.open,
                 table.backlog,
                 table.waiting,
+                table.state_bytes,
                 table.opened,
                 table.reaped,
                 table.replaced,
@@ -311,12 +312,13 @@ class SequenceEngine:
                 states = self._assembly.states(outputs)
             except Exception:  # noqa: BLE001  want of memory, perhaps
                 error = self._fault()
-        if error is None:
-            with self._lock:
-                changes = self._table.done(step, states, self._clock())
+        size = sum([array.nbytes for array in states.values()])
+        with self._lock:
+            error = error or self._table.lacks_room(step, size)
+            if error is None:
+                changes = self._table.done(step, states, size, self._clock())
                 self._ring()
-        else:
-            with self._lock:
+            else:
                 changes = self._table.fail(step, _reason(error), self._clock())
         try:
             if error is None:

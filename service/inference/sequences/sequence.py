@@ -17,6 +17,7 @@ class Limits:
     slots: sequences in progress at once. backlog: sequences that may wait for a slot. idle_s:
     time after the last answer at which a sequence ends; those of a stream end with it alone.
     queue_requests, queue_bytes: of the steps that wait for another one of their sequence.
+    state_bytes: of all states together.
     """
 
     slots: int
@@ -24,20 +25,22 @@ class Limits:
     idle_s: float
     queue_requests: int = 4096
     queue_bytes: int = 256 << 20
+    state_bytes: int = 1 << 30
 
 
 class Sequence:
     """One sequence: its state, and its steps in the order of arrival."""
 
     __slots__ = (
-        "idle_at", "is_closed", "is_over", "name", "queue", "running", "scope", "slot", "states",
-        "successor", "waits_for", "wake_at",
+        "bytes", "idle_at", "is_closed", "is_over", "name", "queue", "running", "scope", "slot",
+        "states", "successor", "waits_for", "wake_at",
     )  # fmt: skip
 
     def __init__(self, name: int | str, scope: object) -> None:
         self.name = name
         self.scope = scope
         self.states: Tensors | None = None  # None: what every sequence starts from
+        self.bytes = 0  # of the states
         self.queue: deque[Step] = deque()
         self.running: Step | None = None
         self.slot = -1  # -1: it waits for one

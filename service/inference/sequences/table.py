@@ -16,6 +16,7 @@ from service.errors import (
     SequenceBacklogFull,
     SequenceTimeout,
     ShuttingDown,
+    StatesFull,
 )
 from service.inference.request import Request, SequenceStep
 from service.inference.sequences.alarm import Alarm
@@ -39,6 +40,7 @@ class Table:
         self.is_closing = False  # nothing new; sequences end as soon as they have no step
         self.waiting = 0  # steps in the queues of sequences
         self.waiting_bytes = 0
+        self.state_bytes = 0
         self.reaped = 0
         self.replaced = 0
         self.opened = 0
@@ -119,8 +121,17 @@ class Table:
             self._alarm.set(sequence, leaves_at(sequence))
         return step, changes
 
-    def done(self, step: Step, states: Tensors, now: float) -> Changes:
-        """Note that a step has run, and what state it left."""
+    def lacks_room(self, step: Step, size: int) -> StatesFull | None:
+        """Return what is told of a step that leaves more state than there is room for."""
+        sequence, most = step.sequence, self._limits.state_bytes
+        total = self.state_bytes - sequence.bytes + size
+        is_last = sequence.is_over or (sequence.is_closed and not sequence.queue)
+        if total <= most or size <= sequence.bytes or is_last:
+            return None
+        return StatesFull(self._model, most >> 20)
+
+    def done(self, step: Step, states: Tensors, size: int, now: float) -> Changes:
+        """Note that a step has run, and what state it left. size: of the states in bytes."""
         changes = Changes()
         sequence = step.sequence
         if sequence.running is not step:
@@ -129,6 +140,8 @@ class Table:
         if sequence.is_over:
             return changes
         sequence.states = states
+        self.state_bytes += size - sequence.bytes
+        sequence.bytes = size
         if sequence.queue:
             self._start_next(sequence, now, changes)
         elif sequence.is_closed:
@@ -332,6 +345,7 @@ class Table:
     def _finish(self, sequence: Sequence) -> None:
         sequence.is_over = True
         sequence.states = None
+        self.state_bytes -= sequence.bytes
         del self._all[sequence]
         if (of_scope := self._scoped.get(sequence.scope)) is not None:
             del of_scope[sequence]

@@ -13,6 +13,7 @@ from service.errors import (
     SequenceBacklogFull,
     SequenceTimeout,
     ShuttingDown,
+    StatesFull,
 )
 from service.inference.request import Request
 from service.inference.sequences.assembly import Assembly
@@ -353,3 +354,17 @@ def test_sequences_that_get_no_more_steps_make_room_for_those_that_wait() -> Non
         made.engine.finish(stream)
         assert [second.total, third.total, fourth.total] == [10, 15, 7]
         assert made.engine.counts().open == 1
+
+
+def test_states_are_bounded() -> None:
+    """A step that leaves more state than there is room for is told so, and its sequence is over."""
+    with rig(state_bytes=8) as made:
+        assert made.send(1, 1, start=True).total == 1
+        assert made.send(2, 1, start=True).total == 1
+        assert made.engine.counts().state_bytes == 8
+        one_too_many = made.send(3, 1, start=True)
+        assert isinstance(one_too_many.error, StatesFull)
+        assert made.send(4, 1, start=True, end=True).total == 1  # it leaves nothing
+        assert made.send(1, 1, end=True).total == 2
+        assert made.send(3, 5, start=True).total == 5
+        assert made.engine.counts().state_bytes == 8

@@ -110,7 +110,7 @@ class Sequences(RuleBasedStateMachine):
         sent = self.by_request[step.request]
         before = step.states
         total = (0 if before is None else int(before["s"][0])) + sent.value
-        changes = self.table.done(step, {"s": np.array([total])}, self.now)
+        changes = self.table.done(step, {"s": np.array([total])}, 8, self.now)
         step.request.complete({"Y": np.array([total])})
         self.apply(changes)
 
@@ -211,6 +211,9 @@ class Sequences(RuleBasedStateMachine):
         assert self.table.backlog <= BACKLOG
         waiting = [s for s in self.sent if s.step is not None and s.step in s.step.sequence.queue]
         assert self.table.waiting == len(waiting)
+        held = {s.step.sequence for s in self.sent if s.step is not None}
+        with_state = [sequence for sequence in held if sequence.states is not None]
+        assert self.table.state_bytes == 8 * len(with_state)
         assert not [s for s in waiting if s.step is not None and s.step.sequence.is_over]
 
     @invariant()
@@ -237,7 +240,7 @@ class Sequences(RuleBasedStateMachine):
         self.wait(100.0)
         assert self.table.is_empty
         assert self.table.open == self.table.backlog == self.table.waiting == 0
-        assert self.table.waiting_bytes == 0
+        assert self.table.waiting_bytes == self.table.state_bytes == 0
         assert all(len(sent.ends) == 1 for sent in self.sent)
 
 
