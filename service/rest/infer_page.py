@@ -44,13 +44,14 @@ class InferPage:
             reply = await self._asker.run(call, message, request)
         finally:
             self._calls -= 1
-        return await off_loop(len(reply) * _JSON_PER_BYTE, infer_reply, reply, forms)
+        size = 0 if forms.are_binary else len(reply) * _JSON_PER_BYTE
+        return await off_loop(size, infer_reply, reply, forms)
 
     async def _read(self, request: HttpRequest, model: str, version: str) -> tuple[bytes, Forms]:
         length = request.natural(HEADER_LENGTH)
+        signature = self._infer.signature(model, version) if length == 0 else None
         try:
-            if length == 0:
-                signature = self._infer.signature(model, version)
+            if signature is not None:
                 return _serialized(read_raw(model, version, signature, request.body))
             size = len(request.body) if length is None else length
             return await off_loop(size, _message, model, version, request.body, length)

@@ -29,6 +29,11 @@ class Forms:
     others: bool
     named: dict[str, bool]
 
+    @property
+    def are_binary(self) -> bool:
+        """Tell whether every output leaves as binary data."""
+        return self.others and all(self.named.values())
+
     def is_binary(self, output: str) -> bool:
         """Tell whether an output leaves as binary data."""
         return self.named.get(output, self.others)
