@@ -19,7 +19,7 @@ from service.inference.request import Request
 from service.observability.stats import ModelStats
 
 _LOG = logging.getLogger(__name__)
-_STOP_S: Final = 5.0  # for a model to notice that nobody waits for its answer
+_STOP_S: Final = 3.0  # for a model to notice that nobody waits for its answer
 
 
 class ResponseEngine:
