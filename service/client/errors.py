@@ -19,7 +19,7 @@ ClientError                 a call failed; `code` is its gRPC status
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -44,6 +44,10 @@ class ClientError(PenstockError):
         self.text = text
         self.model = model
         self.request_id = request_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel between processes; by default they are made again of their text alone.
+        return _made_again, (type(self), self.args, self.__dict__)
 
 
 class ServerUnreachable(ClientError):
@@ -197,3 +201,12 @@ def refusal_by_text(text: str, *, model: str = "", request_id: str = "") -> Requ
     """
     code = next((code for part, code in _BY_TEXT if part in text), grpc.StatusCode.UNKNOWN)
     return _BY_CODE.get(code, RequestRefused)(code, text, model=model, request_id=request_id)
+
+
+def _made_again(
+    kind: type[ClientError], arguments: tuple[Any, ...], state: dict[str, Any]
+) -> ClientError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error

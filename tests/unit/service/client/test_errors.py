@@ -1,5 +1,7 @@
 """Errors of the client: which class a status and a text become."""
 
+import pickle
+
 import grpc
 import pytest
 
@@ -10,13 +12,16 @@ from service.client import (
     ClientError,
     DeadlineExceeded,
     InvalidArgument,
+    MalformedAnswer,
     NotFound,
     Overloaded,
     RequestRefused,
+    SequenceEnded,
     ServerFailed,
     ServerUnreachable,
     Unavailable,
     Unsupported,
+    WindowFull,
 )
 from service.client.errors import refusal_by_text, translated
 from service.errors import DeadlineExceeded as ServersDeadlineExceeded
@@ -139,3 +144,20 @@ def test_every_error_is_a_client_error() -> None:
     errors = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(errors) == 16
     assert all(issubclass(kind, ClientError) for kind in errors)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFound(grpc.StatusCode.NOT_FOUND, "no 'm'", model="m", request_id="7"),
+        WindowFull(4, 1.5),
+        SequenceEnded("m", "is over"),
+        MalformedAnswer("noise", model="m"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_travel_between_processes(error: ClientError) -> None:
+    """An error that was pickled has class, text and all that is known of the call."""
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  our own
+    assert type(again) is type(error)
+    assert (str(again), again.__dict__) == (str(error), error.__dict__)
