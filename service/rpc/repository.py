@@ -23,6 +23,7 @@ from service.rpc.wire import text_field
 _FILE: Final = "file:"
 _MAX_REASON: Final = 512  # characters
 _PRIVATE_PATH: Final = re.compile(rf"/\S*/{PRIVATE}[^/\s]*/")
+_DIRECTORIES: Final = re.compile(r"(?<![\w./\-])/(?:[^\s/'\"]+/)+")  # of any absolute path
 _MODEL_NAME: Final = 2  # number of the field
 _REPOSITORY_NAME: Final = 1  # KServe's own clients have the model's name in it
 R = TypeVar("R", RepositoryModelLoadRequest, RepositoryModelUnloadRequest)
@@ -116,7 +117,8 @@ class RepositoryService:
         return RepositoryModelUnloadResponse().SerializeToString()
 
     def _told(self, reason: str) -> str:
-        return _PRIVATE_PATH.sub("", reason.replace(self._hidden, ""))[:_MAX_REASON]
+        below = _PRIVATE_PATH.sub("", reason.replace(self._hidden, ""))
+        return _DIRECTORIES.sub("", below)[:_MAX_REASON]
 
 
 def _refuse(_message: bytes) -> bytes:

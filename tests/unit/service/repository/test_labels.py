@@ -70,6 +70,14 @@ def test_a_file_may_lie_in_a_directory_of_the_model(tmp_path: Path) -> None:
     assert read(tmp_path, "more/labels.txt") == read(tmp_path, "link") == {"Y": ("cat",)}
 
 
+@pytest.mark.parametrize("name", ["../absent", "/absent", "../model/../absent"])
+def test_what_lies_elsewhere_is_not_looked_for(tmp_path: Path, name: str) -> None:
+    """The refusal is the same whether there is a file or not."""
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ConfigError, match=r"labels of output 'Y': expected a file inside"):
+        read(tmp_path / "model", name)
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "link", "1/../../secret", "."])
 def test_other_files_are_not_read(tmp_path: Path, name: str) -> None:
     """Neither a path nor a link leads out of the model's directory; a directory is no file."""
