@@ -82,6 +82,9 @@ class Settings:
     max_connection_calls: int = _limit(128, "of them on one connection")
     max_connections: int = _limit(2000, "connections, those in their handshake included")
     stream_window: int = _limit(64, "requests in flight on one stream")
+    stream_unsent_kib: int = _limit(
+        1024, "of one stream that its client has not taken, in KiB, before its producers wait"
+    )
     max_resets_per_second: int = _limit(5000, "calls that one connection may cancel; else dropped")
     max_control_frames_per_second: int = _limit(
         1000, "PING, SETTINGS and PRIORITY frames of one connection; else dropped"
@@ -226,6 +229,7 @@ _RANGES: Final = (
     ("max_connection_calls", 1, 100_000),
     ("max_connections", 1, 1_000_000),
     ("stream_window", 1, 65536),
+    ("stream_unsent_kib", 1, 1 << 20),
     ("max_shm_regions", 1, 1_000_000),
     ("max_resets_per_second", 1, 1_000_000),
     ("max_control_frames_per_second", 1, 1_000_000),

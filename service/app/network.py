@@ -79,6 +79,7 @@ def limits_of(settings: Settings) -> Limits:
         connections=settings.max_connections,
         stream_window=settings.stream_window,
         stream_window_bytes=settings.max_message_mib << 20,  # many small ones, or one that is large
+        outgoing_window_bytes=settings.stream_unsent_kib << 10,
         resets_per_second=settings.max_resets_per_second,
         control_frames_per_second=settings.max_control_frames_per_second,
         keepalive_time_s=settings.keepalive_time or None,
