@@ -27,6 +27,7 @@ from service.client.errors import (
 from service.client.ledger import Answer
 from service.client.options import Retry, Tls
 from service.client.ranking import Ranked
+from service.client.responses import Outputs
 from service.client.segment import Segment, SharedArray
 from service.client.sequence import Sequence
 from service.client.stream import Stream
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidArgument",
     "MalformedAnswer",
     "NotFound",
+    "Outputs",
     "Overloaded",
     "Ranked",
     "RequestRefused",

@@ -15,11 +15,11 @@ from service.client.ledger import Answer
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
 from service.client.ranking import rankings
 from service.client.requests import Inputs
+from service.client.responses import Outputs
 from service.client.segment import Segment
 from service.client.stream import WINDOW
 from service.pb import grpc_service_pb2 as pb
 from service.pb.model_config_pb2 import ModelConfig
-from service.tensors import Tensors
 
 
 class AsyncClient:
@@ -110,7 +110,7 @@ class AsyncClient:
         """Unload a model; the server must allow it. dependents: also those made of it."""
         await self._link.run(calls.unload(model, dependents=dependents), Wishes(**options))
 
-    async def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Tensors:
+    async def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Outputs:
         """Run one request and return its outputs by name.
 
         Raises RequestRefused, ServerUnreachable, MalformedAnswer, and TypeError for an array
@@ -137,7 +137,7 @@ class AsyncClient:
 
     def infer_many(
         self, model: str, inputs: Inputs, **options: Unpack[InferOptions]
-    ) -> AsyncGenerator[Tensors, None]:
+    ) -> AsyncGenerator[Outputs, None]:
         """Run one request of a decoupled model and yield its answers as they come.
 
         deadline: seconds for all of them; None: none. Closing the generator cancels the request.
@@ -215,7 +215,7 @@ class AsyncClient:
 
     async def _many(
         self, model: str, inputs: Inputs, wishes: Wishes
-    ) -> AsyncGenerator[Tensors, None]:
+    ) -> AsyncGenerator[Outputs, None]:
         async with AsyncStream(self._link, model, wishes, window=1, is_decoupled=True) as stream:
             await stream.send(inputs)
             await stream.done_sending()

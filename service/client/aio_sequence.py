@@ -9,8 +9,8 @@ from service.client.aio_link import AsyncLink
 from service.client.aio_stream import AsyncStream, Source, next_of
 from service.client.options import RequestOptions, Wishes, replaced
 from service.client.requests import Inputs
+from service.client.responses import Outputs
 from service.client.steps import Steps
-from service.tensors import Tensors
 
 
 class AsyncSequence:
@@ -46,7 +46,7 @@ class AsyncSequence:
 
     async def step(
         self, inputs: Inputs, *, last: bool = False, **options: Unpack[RequestOptions]
-    ) -> Tensors:
+    ) -> Outputs:
         """Take one step and return its outputs. options: in place of those of the sequence.
 
         Raises RequestRefused and the other ClientErrors, SequenceEnded after the last step or
@@ -62,7 +62,7 @@ class AsyncSequence:
                 call = self._link.core.infer_call(self._model, encoded, wishes, **flags)
                 return await self._link.run(call, wishes, is_step=True)
 
-    async def run(self, inputs: Source) -> AsyncGenerator[Tensors, None]:
+    async def run(self, inputs: Source) -> AsyncGenerator[Outputs, None]:
         """Take a step for each element of inputs and yield the outputs; the last step ends it.
 
         A step is taken when the element behind it is there, or there is none.

@@ -16,9 +16,8 @@ from service.client.options import (
     pairs,
 )
 from service.client.requests import Encoded, Encoder, Inputs, encode_parameters
-from service.client.responses import Decoder
+from service.client.responses import Decoder, Outputs
 from service.pb import grpc_service_pb2 as pb
-from service.tensors import Tensors
 
 R = TypeVar("R")
 _US: Final = 1e6
@@ -79,7 +78,7 @@ class Core:
 
     def infer_call(
         self, model: str, encoded: Encoded, wishes: Wishes, **more: Parameter
-    ) -> Call[Tensors]:
+    ) -> Call[Outputs]:
         """Return the unary call of a request. more: parameters besides those wished for."""
         request = encoded.message(wishes.request_id, parameters_of(wishes, **more))
         return Call(INFER, request, self._read_outputs, model, wishes.request_id)
@@ -99,7 +98,7 @@ class Core:
         """Return the error that gRPC's error means."""
         return translated(self.address, error, model=model, request_id=request_id)
 
-    def _read_outputs(self, data: bytes) -> Tensors:
+    def _read_outputs(self, data: bytes) -> Outputs:
         return self.decoder.decode(data).outputs
 
 

@@ -8,8 +8,7 @@ import grpc
 
 from service.client.errors import MalformedAnswer, RequestRefused, Unsupported, refusal_by_text
 from service.client.options import Parameter
-from service.client.responses import Response
-from service.tensors import Tensors
+from service.client.responses import Outputs, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +20,12 @@ class Answer:
     """
 
     index: int
-    outputs: Tensors
+    outputs: Outputs
     error: RequestRefused | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     is_final: bool = True
 
-    def result(self) -> Tensors:
+    def result(self) -> Outputs:
         """Return the outputs. Raises RequestRefused if the request failed."""
         if self.error is not None:
             raise self.error
@@ -99,7 +98,7 @@ class Ledger:
             self.answered += 1
         if response.error:
             refusal = refusal_by_text(response.error, model=self._model, request_id=name)
-            return Answer(index, {}, refusal, response.parameters, is_final)
+            return Answer(index, response.outputs, refusal, response.parameters, is_final)
         return Answer(index, response.outputs, None, response.parameters, is_final)
 
     def _malformed(self, what: str) -> MalformedAnswer:

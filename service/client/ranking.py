@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.client.errors import MalformedAnswer
-from service.tensors import Tensors
+from service.client.responses import Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Ranked:
     label: str
 
 
-def rankings(outputs: Tensors) -> dict[str, Any]:
+def rankings(outputs: Outputs) -> dict[str, Any]:
     """Return the best elements of each output, best first: a list, or lists of them for a batch.
 
     Raises MalformedAnswer for what is no VALUE:INDEX[:LABEL].

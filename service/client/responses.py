@@ -6,10 +6,10 @@ protobuf sees it once. Contents, which may be large, are copied once, into the a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from service.client.errors import MalformedAnswer
 from service.client.options import Parameter
@@ -22,7 +22,6 @@ from service.tensors import (
     Datatype,
     MalformedContents,
     Shape,
-    Tensors,
     element_count,
     split_bytes,
 )
@@ -35,13 +34,32 @@ _ID, _OUTPUTS, _RAW = 0x1A, 0x2A, 0x32
 # Tags of ModelStreamInferResponse's.
 _ERROR, _RESPONSE = 0x0A, 0x12
 _LENGTH_DELIMITED: Final = 2  # the lowest three bits of such a tag
+_NONE: Final[Mapping[str, Parameter]] = {}
+M = TypeVar("M", bound=Message)
+
+
+class Outputs(dict[str, Array]):
+    """The arrays of an answer by name, and what it says beside them.
+
+    version: of the model that answered. parameters: of the answer. request_id: as it was given.
+    """
+
+    __slots__ = ("parameters", "request_id", "version")
+
+    def __init__(
+        self, version: str = "", request_id: str = "", parameters: Mapping[str, Parameter] = _NONE
+    ) -> None:
+        super().__init__()
+        self.version = version
+        self.request_id = request_id
+        self.parameters = parameters
 
 
 class Response(NamedTuple):
     """One response. The arrays own their memory."""
 
     request_id: str
-    outputs: Tensors
+    outputs: Outputs
     parameters: Mapping[str, Parameter]
     error: str = ""
 
@@ -57,6 +75,7 @@ class _Layout:
 
     outputs: tuple[tuple[str, Datatype, Shape], ...]
     parameters: Mapping[str, Parameter]
+    version: str
 
 
 class Decoder:
@@ -71,10 +90,11 @@ class Decoder:
 
     def decode_stream(self, data: bytes) -> Response:
         """Return a ModelStreamInferResponse. Raises MalformedAnswer as `decode` does."""
+        error, response = "", Response("", Outputs(), _NONE)
         fields = _fields(data, 0, len(data))
-        error, response = "", Response("", {}, {})
         if fields is None:
-            raise MalformedAnswer("the server sent bytes that are no ModelStreamInferResponse")
+            data = _plain(pb.ModelStreamInferResponse, data)
+            fields = _fields(data, 0, len(data)) or []
         for tag, _at, start, stop in fields:
             if tag == _ERROR:
                 error = data[start:stop].decode(errors="replace")
@@ -85,7 +105,8 @@ class Decoder:
     def _decode(self, data: bytes, start: int, stop: int) -> Response:
         fields = _fields(data, start, stop)
         if fields is None:
-            raise MalformedAnswer("the server sent bytes that are no ModelInferResponse")
+            data = _plain(pb.ModelInferResponse, data[start:stop])
+            fields = _fields(data, 0, len(data)) or []
         request_id, is_described = "", False
         kept: list[bytes] = []
         raws: list[tuple[int, int]] = []
@@ -101,12 +122,13 @@ class Decoder:
         if is_described and not raws:
             return _typed(request_id, head)
         layout = self._layout(head)
-        return Response(request_id, _outputs(layout, data, raws), layout.parameters)
+        outputs = _outputs(layout, request_id, data, raws)
+        return Response(request_id, outputs, layout.parameters)
 
     def _layout(self, head: bytes) -> _Layout:
         known = self._known.get(head)
         if known is None:
-            known = _layout(_parse(head))
+            known = _layout(_parse(pb.ModelInferResponse, head))
             if len(head) <= _LONGEST_HEAD:
                 if len(self._known) >= _MOST_LAYOUTS:
                     self._known.clear()
@@ -114,11 +136,18 @@ class Decoder:
         return known
 
 
-def _parse(head: bytes) -> pb.ModelInferResponse:
+def _plain(kind: type[Message], data: bytes) -> bytes:
+    """Return a message without what a newer protocol may have put into it."""
+    message = _parse(kind, data)
+    message.DiscardUnknownFields()
+    return message.SerializeToString()
+
+
+def _parse(kind: type[M], data: bytes) -> M:
     try:
-        return pb.ModelInferResponse.FromString(head)
+        return kind.FromString(data)
     except DecodeError as error:
-        raise MalformedAnswer(f"the server sent no ModelInferResponse: {error}") from None
+        raise MalformedAnswer(f"the server sent no {kind.DESCRIPTOR.name}: {error}") from None
 
 
 def _layout(message: pb.ModelInferResponse) -> _Layout:
@@ -133,14 +162,14 @@ def _layout(message: pb.ModelInferResponse) -> _Layout:
         for key, value in message.parameters.items()
         if (kind := value.WhichOneof("parameter_choice"))
     }
-    return _Layout(tuple(outputs), parameters)
+    return _Layout(tuple(outputs), parameters, message.model_version)
 
 
 def _typed(request_id: str, head: bytes) -> Response:
     """Return a response with typed contents, which servers other than ours may send."""
-    message = _parse(head)
+    message = _parse(pb.ModelInferResponse, head)
     layout = _layout(message)
-    tensors: Tensors = {}
+    tensors = Outputs(layout.version, request_id, layout.parameters)
     for (name, datatype, shape), output in zip(layout.outputs, message.outputs, strict=True):
         elements = getattr(output.contents, datatype.contents) if datatype.contents else ()
         if len(elements) != element_count(shape):
@@ -154,10 +183,10 @@ def _typed(request_id: str, head: bytes) -> Response:
     return Response(request_id, tensors, layout.parameters)
 
 
-def _outputs(layout: _Layout, data: bytes, raws: list[tuple[int, int]]) -> Tensors:
+def _outputs(layout: _Layout, request_id: str, data: bytes, raws: list[tuple[int, int]]) -> Outputs:
     if len(raws) != len(layout.outputs):
         raise MalformedAnswer(f"{len(layout.outputs)} outputs, but {len(raws)} raw contents")
-    tensors: Tensors = {}
+    tensors = Outputs(layout.version, request_id, layout.parameters)
     for (name, datatype, shape), (start, stop) in zip(layout.outputs, raws, strict=True):
         try:
             tensors[name] = _array(datatype, shape, data, start, stop)
@@ -184,7 +213,7 @@ def _array(datatype: Datatype, shape: Shape, data: bytes, start: int, stop: int)
 def _fields(data: bytes, at: int, end: int) -> list[tuple[int, int, int, int]] | None:
     """Return tag, start, and start and stop of the contents of every field.
 
-    None if a field is not of the kinds that we know.
+    None if a field is not of the kinds that we know: protobuf may know more.
 
     """
     fields = []

@@ -8,9 +8,9 @@ from typing import Self, Unpack
 from service.client.link import Link
 from service.client.options import RequestOptions, Wishes, replaced
 from service.client.requests import Inputs
+from service.client.responses import Outputs
 from service.client.steps import Steps
 from service.client.stream import Stream
-from service.tensors import Tensors
 
 
 class Sequence:
@@ -51,7 +51,7 @@ class Sequence:
 
     def step(
         self, inputs: Inputs, *, last: bool = False, **options: Unpack[RequestOptions]
-    ) -> Tensors:
+    ) -> Outputs:
         """Take one step and return its outputs. options: in place of those of the sequence.
 
         Raises RequestRefused and the other ClientErrors, SequenceEnded after the last step or
@@ -66,7 +66,7 @@ class Sequence:
             call = self._link.core.infer_call(self._model, encoded, wishes, **flags)
             return self._link.run(call, wishes, is_step=True)
 
-    def run(self, inputs: Iterable[Inputs]) -> Generator[Tensors, None, None]:
+    def run(self, inputs: Iterable[Inputs]) -> Generator[Outputs, None, None]:
         """Take a step for each element of inputs and yield the outputs; the last step ends it.
 
         A step is taken when the element behind it is there, or there is none.

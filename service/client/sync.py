@@ -17,12 +17,12 @@ from service.client.link import Link
 from service.client.options import CallOptions, ClientOptions, InferOptions, Wishes
 from service.client.ranking import rankings
 from service.client.requests import Inputs
+from service.client.responses import Outputs
 from service.client.segment import Segment
 from service.client.sequence import Sequence
 from service.client.stream import WINDOW, Stream
 from service.pb import grpc_service_pb2 as pb
 from service.pb.model_config_pb2 import ModelConfig
-from service.tensors import Tensors
 
 
 class Client:
@@ -113,7 +113,7 @@ class Client:
         """Unload a model; the server must allow it. dependents: also those made of it."""
         self._link.run(calls.unload(model, dependents=dependents), Wishes(**options))
 
-    def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Tensors:
+    def infer(self, model: str, inputs: Inputs, **options: Unpack[InferOptions]) -> Outputs:
         """Run one request and return its outputs by name.
 
         Raises RequestRefused, ServerUnreachable, MalformedAnswer, and TypeError for an array
@@ -140,7 +140,7 @@ class Client:
 
     def infer_many(
         self, model: str, inputs: Inputs, **options: Unpack[InferOptions]
-    ) -> Generator[Tensors, None, None]:
+    ) -> Generator[Outputs, None, None]:
         """Run one request of a decoupled model and yield its answers as they come.
 
         deadline: seconds for all of them; None: none. Closing the generator cancels the request.
@@ -218,7 +218,7 @@ class Client:
 
     # Generators begin at their first next(); what is wrong with their options is said before.
 
-    def _many(self, model: str, inputs: Inputs, wishes: Wishes) -> Generator[Tensors, None, None]:
+    def _many(self, model: str, inputs: Inputs, wishes: Wishes) -> Generator[Outputs, None, None]:
         with Stream(self._link, model, wishes, window=1, is_decoupled=True) as stream:
             stream.send(inputs)
             stream.done_sending()

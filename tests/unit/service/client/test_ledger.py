@@ -4,12 +4,12 @@ import pytest
 
 from service.client import InvalidArgument, MalformedAnswer, Unsupported
 from service.client.ledger import Ledger
-from service.client.responses import Response
+from service.client.responses import Outputs, Response
 
 
 def response(request_id: str, *, final: bool = True, error: str = "") -> Response:
     """Return a response without outputs."""
-    return Response(request_id, {}, {"triton_final_response": final}, error)
+    return Response(request_id, Outputs(), {"triton_final_response": final}, error)
 
 
 def ledger(count: int, *, is_decoupled: bool = False) -> Ledger:

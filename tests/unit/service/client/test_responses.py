@@ -66,6 +66,31 @@ def test_parameters_and_the_final_flag_are_read() -> None:
     assert got.parameters == {"triton_final_response": False, "steps": 3}
 
 
+def test_an_answer_says_who_gave_it() -> None:
+    """Beside the arrays are version, parameters and request id, also where the layout is known."""
+    message = response(Y=(DATATYPES[1], np.zeros(3, np.uint8)))
+    message.parameters["steps"].int64_param = 3
+    decoder = Decoder()
+    for request_id in ("a", "b"):
+        message.id = request_id
+        outputs = decoder.decode(message.SerializeToString()).outputs
+        assert (outputs.version, outputs.request_id) == ("1", request_id)
+        assert outputs.parameters == {"steps": 3}
+        assert list(outputs) == ["Y"]
+
+
+def test_fields_of_a_newer_protocol_are_passed_over() -> None:
+    """Unknown numbers, high numbers and fields without a length change nothing."""
+    unknown = b"\x78\x01" + b"\x82\x01\x02hi"  # 15: varint; 16: two bytes
+    plain = response(Y=(DATATYPES[1], np.arange(3, dtype=np.uint8))).SerializeToString()
+    got = Decoder().decode(unknown + plain + unknown)
+    assert got.outputs["Y"].tolist() == [0, 1, 2]
+    size = len(unknown + plain)
+    stream = unknown + b"\x12" + bytes((size,)) + unknown + plain + b"\x0a\x02no"
+    again = Decoder().decode_stream(stream)
+    assert (again.error, again.outputs["Y"].tolist()) == ("no", [0, 1, 2])
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_typed_contents_of_the_wrong_number_are_malformed(count: int) -> None:
     """Fewer or more elements than the shape says are refused by the name of the output."""
