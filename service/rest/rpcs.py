@@ -1,7 +1,6 @@
 """The paths of the protocol that stand for an RPC: how its request is made, and its reply shown."""
 
 import base64
-import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -256,7 +255,7 @@ def _base64(value: object, where: str) -> bytes:
         raise InvalidRequest(f"{where} is {kind_of(value)}, expected a string in base64")
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one
         raise InvalidRequest(f"{where} is not base64: {error}") from None
 
 

@@ -161,6 +161,7 @@ def test_load_and_unload(explicit: RunningServer) -> None:
     ("parameters", "status", "text"),
     [
         ({"file:1/model.onnx": "***"}, 400, "parameter 'file:1/model.onnx' is not base64"),
+        ({"file:1/model.onnx": "é"}, 400, "parameter 'file:1/model.onnx' is not base64"),
         ({"file:1/model.onnx": 1}, 400, "is a whole number, expected a string in base64"),
         ({"config": None}, 400, "parameter 'config' is null"),
         ({"config": 1}, 400, "invalid value type for load parameter 'config'"),
