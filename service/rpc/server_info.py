@@ -119,7 +119,7 @@ class ServerInfo:
         return ModelMetadataResponse(
             name=model.name,
             versions=versions,
-            platform=model.config.platform,
+            platform=model.config.platform or model.config.backend,
             inputs=[_tensor_metadata(spec) for spec in model.signature.inputs],
             outputs=[_tensor_metadata(spec) for spec in model.signature.outputs],
         ).SerializeToString()

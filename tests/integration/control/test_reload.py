@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
+from service.pb.grpc_service_pb2 import ModelMetadataRequest
 from service.tensors import FP32
 from tests.integration.conftest import Serve
 from tests.integration.control.conftest import Controlled, load_request
@@ -189,6 +190,8 @@ def test_models_of_python_come_and_go(tmp_path: Path, serve: Serve) -> None:
         for name in names[:3]:
             c.load(name)
             assert c.is_model_ready(name=name)
+            metadata = stub.model_metadata(ModelMetadataRequest(name=name), timeout=WAIT_S)
+            assert metadata.platform == "python"  # as Triton, the backend where there is none
             path = next((repository / name / "1").glob("*.py"))
             path.write_text(path.read_text() + "\n")
             c.load(name)

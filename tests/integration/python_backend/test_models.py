@@ -76,7 +76,7 @@ def test_metadata_and_configuration(python_stub: Stub) -> None:
     """They say what config.pbtxt says, completed, and name the backend."""
     request = ModelMetadataRequest(name="repeat_int32")
     metadata = python_stub.model_metadata(request, timeout=WAIT_S)
-    assert (metadata.platform, list(metadata.versions)) == ("", ["1"])
+    assert (metadata.platform, list(metadata.versions)) == ("python", ["1"])
     inputs = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in metadata.inputs]
     assert inputs == [("IN", "INT32", [-1]), ("DELAY", "UINT32", [-1]), ("WAIT", "UINT32", [1])]
     get = python_stub.channel.unary_unary(
