@@ -70,11 +70,16 @@ def run_case(request: pytest.FixtureRequest) -> RunCase:
         command = [str(installed(ROOT / ".tools" / "bin" / f"interop-{request.param}"))]
 
     def run(case: str, address: str) -> None:
-        ended = subprocess.run(
-            [*command, case, address],
-            capture_output=True, text=True, timeout=_CASE_S, check=False,
-        )  # fmt: skip
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+        # A cancelled call of grpc-go may still take the answer of a server as near as this one:
+        # of two things that are ready it looks at either. Rarely, and hardly three times.
+        for _ in range(3 if (request.param, case) == ("grpc-go", "cancel_after_begin") else 1):
+            ended = subprocess.run(
+                [*command, case, address],
+                capture_output=True, text=True, timeout=_CASE_S, check=False,
+            )  # fmt: skip
+            if ended.returncode == 0:
+                return
+        raise AssertionError(ended.stdout + ended.stderr)
 
     return run
 

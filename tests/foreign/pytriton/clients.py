@@ -40,6 +40,15 @@ def test_model_client(url: str) -> None:
         np.testing.assert_array_equal(batch["OUTPUT1"], FIRST - SECOND)
 
 
+def test_load(url: str) -> None:
+    """A model is unloaded and loaded again."""
+    with ModelClient(url, "dummy", init_timeout_s=30) as client:
+        client.unload_model()
+        client.load_model()
+        ones = np.ones((1, 10), np.float32)
+        assert client.infer_sample(ones)["a"].tolist() == [[2] * 10]
+
+
 def test_parameters(url: str) -> None:
     """A caller's own parameters and headers are accepted."""
     with ModelClient(url, "simple", init_timeout_s=30) as client:
