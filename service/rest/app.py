@@ -16,7 +16,7 @@ from service.rest.coding import chosen_coding, deflate, inflate
 from service.rest.exchange import Body, Budget, HttpRequest, Message, Receive, Send, off_loop
 from service.rest.reply import Reply, error_reply
 from service.rest.routes import Page, Routes
-from service.rest.status import STATUSES, ClientGone, HttpError, RpcError
+from service.rest.status import ALL, STATUSES, ClientGone, HttpError, RpcError
 from service.rpc.status import status_of
 
 _STALL_S: Final = 20.0  # between two parts of a body
@@ -47,7 +47,7 @@ class RestApp:
         self._is_draining = is_draining
         self._budget = Budget(limits.received_bytes)
         self._date = (0, "")
-        self.responses: Counter[int] = Counter()  # by status
+        self.responses = Counter(dict.fromkeys(ALL, 0))  # by status
         self._in_progress = 0
         self._at_rest = asyncio.Event()
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import httptools
 import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 _CHUNKING: Final = 8  # bytes on the wire for a byte of a body: chunks of one byte take six
+_UPGRADE: Final = frozenset((b"upgrade", b"http2-settings", b"connection"))
 _SLACK: Final = 4 << 10
 _LINGER_S: Final = 1.0
 _PHRASES: Final = {
@@ -75,8 +77,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing() or self._is_refused:
             return
+        self._unset_keepalive_if_required()
         self._wire_bytes += len(data)
-        super().data_received(data)
+        self._feed(data)
         overhead = self._wire_bytes - self._body_bytes * _CHUNKING
         if overhead > self._limits.head_bytes + _SLACK + len(data):
             self._refuse(431, f"the headers are larger than {self._limits.head_bytes} bytes")
@@ -98,9 +101,15 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # it is fed again, without its wish
         self._in_head = self._has_begun = False
         self._disarm()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -108,23 +117,43 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._limits.unread_s is not None and self._unread_timer is None:
-            self._unread_timer = self.loop.call_later(self._limits.unread_s, self.transport.abort)
+        if self._unread_timer is None:
+            self._await_reader(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_unread()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  ours says more
-        """Answer what is no HTTP, or what `_count` has refused."""
-        self._refuse(*self._refusal)
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as wish:
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(400, "CONNECT is for proxies, and this is none")
+                return
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(head + data[wish.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(*self._refusal)
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head of a request that would be glad of another protocol, without the offer.
+
+        Clients that would rather have HTTP/2 (Java's, curl --http2) make it with their first
+        request, and the parser would take the body for something of that protocol.
+        """
+        ours = [(name, value) for name, value in self.headers if name not in _UPGRADE]
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [name + b": " + value for name, value in ours]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > self._limits.head_bytes:
             text = f"the headers are larger than {self._limits.head_bytes} bytes (--max-header-kib)"
             self._refusal = (431, text)
-            raise ValueError(text)  # the parser stops, and send_400_response is called
+            raise ValueError(text)  # the parser stops
 
     def _await_head(self) -> None:
         self._disarm()
@@ -134,6 +163,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _await_reader(self, unread: int) -> None:
+        """Drop the connection if its peer has taken nothing of so many unread bytes in time."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < unread:
+                self._await_reader(left)
+            else:
+                self.transport.abort()
+
+        if self._limits.unread_s is not None:
+            self._unread_timer = self.loop.call_later(self._limits.unread_s, look)
 
     def _stop_unread(self) -> None:
         if self._unread_timer is not None:

@@ -28,6 +28,10 @@ STATUSES: Final[Mapping[Code, int]] = {
 }
 
 
+# Every status that the application answers with: those above, and those of HTTP itself.
+ALL: Final = tuple(sorted({*STATUSES.values(), 405, 408, 413, 415}))
+
+
 class HttpError(Exception):
     """A request that HTTP refuses before it means anything to a model; the text is for its caller.
 

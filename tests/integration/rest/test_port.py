@@ -144,6 +144,27 @@ def test_answer_that_nobody_reads(repository: Path) -> None:
         assert server.get("/v2/health/ready")[0] == 200
 
 
+def test_offer_of_another_protocol_is_passed_over(repository: Path) -> None:
+    """Who offers HTTP/2 with a first request, as Java's client does, is served all the same."""
+    row = {"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}
+    offer = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+    }
+    with serve(repository) as server:
+        connection = http.client.HTTPConnection(server.http_address, timeout=WAIT_S)
+        content = json.dumps({"inputs": [row]}).encode()
+        for body in (content, iter([content[:9], content[9:]])):
+            connection.request("POST", "/v2/models/identity/infer", body, offer)
+            answer = connection.getresponse()
+            assert json.loads(answer.read())["outputs"][0]["data"] == [1.5]
+            assert "upgrade" not in answer.headers
+        connection.close()
+        refused = exchange(server.http_address, b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert refused.startswith(b"HTTP/1.1 400 ")
+
+
 def test_drain(repository: Path) -> None:
     """On SIGTERM what runs is answered, what comes is refused, probes say not ready, exit 0."""
     with serve(repository, "--drain-delay", "0") as server:
