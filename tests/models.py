@@ -5,7 +5,7 @@ clients written for Triton expect. The script writes a repository of all of them
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -50,9 +50,9 @@ class Files:
             path.write_bytes(graph)
 
 
-def write(root: Path, names: Iterable[str] | None = None) -> None:
+def write(root: Path, names: Collection[str] = ()) -> None:
     """Write these models, or all, into a repository."""
-    for name in NAMES if names is None else names:
+    for name in names or NAMES:
         if name in MODELS:
             MODELS[name](name).write(root / name)
         else:
@@ -63,9 +63,12 @@ def main() -> None:
     """Write all models, or those named, into a directory."""
     parser = argparse.ArgumentParser(prog="python -m tests.models", description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="MODEL")
+    parser.add_argument("names", nargs="*", metavar="MODEL", help="default: all of them")
     arguments = parser.parse_args()
-    write(arguments.directory, arguments.names or None)
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    write(arguments.directory, arguments.names)
 
 
 def _config(name: str, rows: int, inputs: Tensors, outputs: Tensors, *more: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.support.shared import segment
+
 SERVICE = "inference.GRPCInferenceService"
 _CALL_S = 60.0
 
@@ -114,6 +116,17 @@ def test_refusals_have_code_and_text(call: Call) -> None:
         code, answer = call(method, body)
         assert code == expected, (method, answer)
         assert text in answer["text"], (method, answer)
+
+
+@pytest.mark.foreign
+def test_regions_come_and_go(call: Call) -> None:
+    """A segment is registered, told of and forgotten."""
+    with segment(64) as made:
+        region = {"name": "shell", "key": made.key, "byteSize": "64"}
+        assert call("SystemSharedMemoryRegister", region) == (0, {})
+        code, answer = call("SystemSharedMemoryStatus", {"name": "shell"})
+        assert (code, _camel(answer)) == (0, {"regions": {"shell": region}})
+        assert call("SystemSharedMemoryUnregister", {"name": "shell"}) == (0, {})
 
 
 def _camel(value: Any) -> Any:
