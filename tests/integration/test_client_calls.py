@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -161,21 +160,18 @@ def test_the_default_deadline_holds_and_a_call_may_have_its_own() -> None:
     assert (caught.value.model, caught.value.request_id) == ("m", "7")
 
 
-def test_wait_for_ready_waits_for_a_server() -> None:
+def test_wait_for_ready_waits_for_a_server(tmp_path: Path) -> None:
     """A call that may wait is answered by a server that comes later; others fail at once."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    address = f"unix:{tmp_path}/socket"
     with (
-        Client(f"127.0.0.1:{port}", retry=None, deadline=WAIT_S) as client,
+        Client(address, retry=None, deadline=WAIT_S) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         with pytest.raises(ServerUnreachable):
             client.is_ready()
         ready = pool.submit(client.is_ready, wait_for_ready=True)
-        with serving(
-            port=port, ServerReady=lambda _data: pb.ServerReadyResponse(ready=True)
-        ) as _address:
+        is_ready = pb.ServerReadyResponse(ready=True)
+        with serving(address=address, ServerReady=lambda _data: is_ready):
             assert ready.result(WAIT_S)
 
 

@@ -32,13 +32,14 @@ def serving(
     infer: Infer | None = None,
     stream: Stream | None = None,
     seen: list[dict[str, str | bytes]] | None = None,
-    port: int = 0,
+    address: str = "127.0.0.1:0",
     **unary: Callable[[bytes], Any],
 ) -> Iterator[str]:
     """Run a server and yield its address.
 
     infer, stream: answer those calls; they may raise Refusal. unary: other methods by name, from
-    the request's bytes to a message. seen: gets the metadata of every call. port: 0: a free one.
+    the request's bytes to a message. seen: gets the metadata of every call.
+    address: where it listens.
     """
     handlers: dict[str, Any] = {}
     if infer is not None:
@@ -54,10 +55,10 @@ def serving(
     with futures.ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
-        port = server.add_insecure_port(f"127.0.0.1:{port}")
+        port = server.add_insecure_port(address)
         server.start()
         try:
-            yield f"127.0.0.1:{port}"
+            yield address if address.startswith("unix:") else f"127.0.0.1:{port}"
         finally:
             server.stop(0).wait(WAIT_S)
 
