@@ -169,7 +169,7 @@ def test_drain(repository: Path) -> None:
     """On SIGTERM what runs is answered, what comes is refused, probes say not ready, exit 0."""
     with serve(repository, "--drain-delay", "0") as server:
         rest, probe = kept(server), kept(server)
-        last = running(server, steps=2000)
+        last = running(server, steps=10_000)
         server.terminate()
 
         def status_of_ready() -> int:
