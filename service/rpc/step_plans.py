@@ -40,7 +40,9 @@ class StepPlans:
         step = placed.step(engine.spec, parameters.sequence)
         if step is None:
             return None
-        return replace(plan, parameters=replace(parameters, sequence=step))
+        if step is not parameters.sequence:  # its scope is the stream that it came on
+            parameters = replace(parameters, sequence=step)
+        return replace(plan, parameters=parameters)
 
     def keep(self, cut: Cut, plan: Plan) -> None:
         """Remember what a step was found to ask for."""

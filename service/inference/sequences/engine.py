@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -322,12 +321,13 @@ class SequenceEngine:
                 changes = self._table.fail(step, _reason(error), self._clock())
         try:
             if error is None:
-                waited_ns = 0 if step.inner is None else _waited_ns(step, step.inner)
                 timings = outcome.timings
+                if step.inner is not None:  # then they are of this step alone
+                    timings.queue_ns += _waited_ns(step, step.inner)
                 is_silent = self.spec.is_final_only and not step.end
                 request.complete(
                     None if is_silent else {name: outputs[name] for name in request.outputs},
-                    replace(timings, queue_ns=timings.queue_ns + waited_ns),
+                    timings,
                 )
             else:
                 request.fail(error)
