@@ -7,6 +7,7 @@ import pytest
 from service.pb.grpc_service_pb2 import ModelConfigRequest, ModelInferRequest, ModelMetadataRequest
 from service.tensors import FP32, INT64
 from tests.support.requests import answer, one, raw_request
+from tests.support.rest import infer_as, response_of
 from tests.support.sequences import ROWS, step
 from tests.support.servers import RunningServer
 from tests.support.stub import WAIT_S, Stub, refusal
@@ -260,3 +261,20 @@ def test_unknown_input_is_refused_as_ever(stub: Stub) -> None:
     wrong.parameters["sequence_id"].int64_param = 90
     assert refusal(stub.infer, wrong)[0] is INVALID
     assert total(stub, step("total", 1, 90, end=True)) == 2
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
+def test_a_sequence_goes_over_rest_as_well(
+    server: RunningServer, stub: Stub, *, binary: bool
+) -> None:
+    """Steps over HTTP and gRPC are of one sequence, and an END over either frees it."""
+    name = 300 + binary
+
+    def over_http(request: ModelInferRequest) -> float:
+        response = response_of(infer_as(server.http_address, request, binary=binary))
+        return float(answer(response)[0, 0])
+
+    assert over_http(step("total", 1, name, start=True)) == 1
+    assert total(stub, step("total", 2, name)) == 3
+    assert over_http(step("total", 3, name, end=True)) == 6
+    assert refusal(stub.infer, step("total", 1, name)) == (INVALID, not_started(name))
