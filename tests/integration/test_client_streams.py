@@ -297,6 +297,30 @@ def test_answers_of_several_requests_mix() -> None:
     ]  # fmt: skip
 
 
+def test_only_the_last_answer_frees_the_window() -> None:
+    """An answer that others follow leaves its request in the window."""
+
+    def answer(requests: Requests) -> Answers:
+        first = next(requests).id
+        yield part(first, final=False, value=1)
+        yield part(first, final=False, value=2)
+        yield part(first, final=True)
+        yield from echo(requests)
+
+    with (
+        serving(stream=answer) as address,
+        Client(address, deadline=0.1) as client,
+        client.open_stream("m", window=1, decoupled=True) as stream,
+    ):
+        stream.send({})
+        for _ in range(2):
+            assert not stream.recv().is_final
+        with pytest.raises(WindowFull):
+            stream.send({})
+        assert stream.recv().is_final
+        assert stream.send({}) == 1
+
+
 def test_a_decoupled_model_needs_to_be_asked_as_one() -> None:
     """A second answer where one is due is an error that names the remedy."""
     with (
