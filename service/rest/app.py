@@ -22,6 +22,7 @@ from service.rpc.status import status_of
 _STALL_S: Final = 20.0  # between two parts of a body
 _LINGER_S: Final = 1.0  # for a caller to read why its body is not taken
 _LINGER_BYTES: Final = 16 << 20
+_OF_BODIES: Final = (b"content-length", b"transfer-encoding")  # one of them comes with each
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class RestApp:
         try:
             reply = await self._reply(scope, body, receive)
             if reply is not None:
-                await self._send(reply, body, send)
+                await self._send(reply, scope, body, send)
         finally:
             body.release()
             if body.is_read:
@@ -130,7 +131,7 @@ class RestApp:
         more = {"content-encoding": coding, "vary": "accept-encoding"}
         return Reply(reply.status, content, reply.content_type, {**reply.headers, **more})
 
-    async def _send(self, reply: Reply, body: Body, send: Send) -> None:
+    async def _send(self, reply: Reply, scope: Message, body: Body, send: Send) -> None:
         self.responses[reply.status] += 1
         headers = {
             "content-type": reply.content_type,
@@ -138,12 +139,13 @@ class RestApp:
             "date": self._now(),
             **reply.headers,
         }
-        if not body.is_read or self._is_draining():
+        is_unread = not body.is_read and any(name in _OF_BODIES for name, _ in scope["headers"])
+        if is_unread or self._is_draining():
             headers["connection"] = "close"
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         status = reply.status
         await send({"type": "http.response.start", "status": status, "headers": encoded})
-        if not body.is_read:
+        if is_unread:
             await send({"type": "http.response.body", "body": reply.body, "more_body": True})
             await body.discard(_LINGER_BYTES, _LINGER_S)
             await send({"type": "http.response.body", "body": b""})

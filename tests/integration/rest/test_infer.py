@@ -172,6 +172,10 @@ def test_requests_on_one_connection(server: RunningServer) -> None:
     for _ in range(3):
         connection.request("GET", "/v2/health/live")
         assert connection.getresponse().read() == b'{"live":true}'
+    connection.request("GET", "/v2/models/nope")
+    refused = connection.getresponse()
+    assert refused.read()
+    assert "connection" not in refused.headers  # it goes on after a refusal, too
     socket = connection.sock
     socket.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
     received = b""
