@@ -30,7 +30,9 @@ class AsyncSequence:
         self._wishes = wishes
         self._steps = Steps(model, sequence_id, is_stream=is_stream)
         self._lock = asyncio.Lock()
-        self._stream = AsyncStream(link, model, wishes, window=1) if is_stream else None
+        self._stream: AsyncStream | None = None
+        if is_stream:  # decoupled: a model may answer the last step alone, and then says so
+            self._stream = AsyncStream(link, model, wishes, window=1, is_decoupled=True)
         self.id = self._steps.id
 
     async def __aenter__(self) -> Self:

@@ -35,7 +35,9 @@ class Sequence:
         self._wishes = wishes
         self._steps = Steps(model, sequence_id, is_stream=is_stream)
         self._lock = threading.Lock()
-        self._stream = Stream(link, model, wishes, window=1) if is_stream else None
+        self._stream: Stream | None = None
+        if is_stream:  # decoupled: a model may answer the last step alone, and then says so
+            self._stream = Stream(link, model, wishes, window=1, is_decoupled=True)
         self.id = self._steps.id
 
     def __enter__(self) -> Self:

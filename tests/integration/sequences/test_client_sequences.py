@@ -57,6 +57,27 @@ def test_steps_share_a_state(client: Client, *, stream: bool) -> None:
 
 
 @_OVER_STREAMS
+def test_a_model_that_answers_at_the_end_alone(server: RunningServer, *, stream: bool) -> None:
+    """Before its END a sequence gets no outputs from such a model, and waits for none."""
+
+    async def totals() -> list[list[float]]:
+        async with (
+            AsyncClient(server.address, deadline=5.0) as connected,
+            connected.sequence("at_end", stream=stream) as steps,
+        ):
+            answers = [await steps.step(x(1), last=number == 3) for number in range(1, 4)]
+        return [[y.item() for y in answer.values()] for answer in answers]
+
+    with (
+        Client(server.address, deadline=5.0) as client,
+        client.sequence("at_end", stream=stream) as steps,
+    ):
+        answers = [steps.step(x(1), last=number == 3) for number in range(1, 4)]
+    assert [[y.item() for y in answer.values()] for answer in answers] == [[], [], [3.0]]
+    assert asyncio.run(totals()) == [[], [], [3.0]]
+
+
+@_OVER_STREAMS
 def test_an_async_sequence_shares_a_state(server: RunningServer, *, stream: bool) -> None:
     """Fifty sequences at once on one asyncio client keep their states apart."""
 
