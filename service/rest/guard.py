@@ -17,6 +17,8 @@ from uvicorn.server import ServerState
 
 _CHUNKING: Final = 8  # bytes on the wire for a byte of a body: chunks of one byte take six
 _UPGRADE: Final = frozenset((b"upgrade", b"http2-settings", b"connection"))
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_JOINED_BYTES: Final = 64 << 10  # to copy a larger body costs more than a packet
 _SLACK: Final = 4 << 10
 _LINGER_S: Final = 1.0
 _PHRASES: Final = {
@@ -106,6 +108,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = self._has_begun = False
         self._disarm()
         super().on_headers_complete()
+        if self.parser.get_method() != b"HEAD":  # whose answer has no body
+            self.cycle.transport = cast("asyncio.Transport", _Joined(self.transport))
 
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -224,6 +228,34 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(_LINGER_S, self.transport.close)
         else:
             self.transport.close()
+
+
+class _Joined:
+    """The transport of one answer: its head leaves with its body, in one packet if it is small."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._head and data.startswith(b"HTTP/1.1 ") and data != _CONTINUE:
+            self._head = data
+        elif len(data) <= _JOINED_BYTES:
+            self._transport.write(self._head + data)
+            self._head = b""
+        else:
+            self._flush()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
 
 
 def protocol_factory(

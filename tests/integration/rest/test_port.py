@@ -190,7 +190,7 @@ def test_drain(repository: Path) -> None:
 
 
 def test_answers_are_not_held_back(repository: Path) -> None:
-    """Small packets leave at once: an answer is two, and would wait 40 ms for the caller's ACK."""
+    """Small packets leave at once: the end of an answer does not wait 40 ms for an ACK."""
     with serve_inside(Settings(str(repository), port=0, http_port=0, drain_delay=0)) as server:
         connection = http.client.HTTPConnection(server.http_address, timeout=WAIT_S)
         connection.request("GET", "/v2/health/live")
@@ -226,3 +226,13 @@ def _is_draining(server: RunningServer) -> bool:
         return server.get("/v2/health/ready")[0] != http.client.OK
     except (OSError, http.client.HTTPException):
         return True
+
+
+def test_small_answer_is_one_packet(repository: Path) -> None:
+    """Status, headers and body of a small answer arrive together, and HEAD has no body."""
+    with serve(repository) as server, connect(server) as connection:
+        for method, end in ((b"GET", b'{"live":true}'), (b"HEAD", b"\r\n\r\n"), (b"GET", b"true}")):
+            connection.sendall(method + b" /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = connection.recv(1 << 16)
+            assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert received.endswith(end)
