@@ -126,7 +126,9 @@ class Request:
         self.deadline = self.first_deadline = deadline
         self.priority = priority
         self.timeout_us = timeout_us
-        self.bytes = sum([_size(array) for array in inputs.values()]) if size is None else size
+        self.bytes = (
+            sum([array_bytes(array) for array in inputs.values()]) if size is None else size
+        )
         self.key = key
         self.parameters = parameters
         self.sequence = sequence
@@ -190,7 +192,7 @@ class Request:
         return True
 
 
-def _size(array: Array) -> int:
+def array_bytes(array: Array) -> int:
     """Return the bytes that an array holds; of strings the characters, not the references."""
     if array.dtype.hasobject:
         return array.nbytes + sum(map(len, array.reshape(-1).tolist()))

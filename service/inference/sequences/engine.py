@@ -24,7 +24,7 @@ from service.errors import (
     shown,
 )
 from service.inference.costs import RunCost
-from service.inference.request import NO_TIMINGS, Outcome, Request, SequenceStep
+from service.inference.request import NO_TIMINGS, Outcome, Request, SequenceStep, array_bytes
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.endings import CANCELLED, LATE
 from service.inference.sequences.runner import Runner
@@ -311,7 +311,7 @@ class SequenceEngine:
                 states = self._assembly.states(outputs)
             except Exception:  # noqa: BLE001  want of memory, perhaps
                 error = self._fault()
-        size = sum([array.nbytes for array in states.values()])
+        size = sum([array_bytes(array) for array in states.values()])
         with self._lock:
             error = error or self._table.lacks_room(step, size)
             if error is None:

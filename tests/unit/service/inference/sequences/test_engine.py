@@ -1,7 +1,8 @@
 """The engine of sequences: order, failures, time, cancellation, drain and close."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from service.errors import (
@@ -17,6 +18,7 @@ from service.errors import (
 )
 from service.inference.request import Request
 from service.inference.sequences.assembly import Assembly
+from service.tensors import Tensors
 from tests.support.sequence_rig import Rig, rig
 from tests.support.waiting import eventually
 
@@ -368,3 +370,15 @@ def test_states_are_bounded() -> None:
         assert made.send(1, 1, end=True).total == 2
         assert made.send(3, 5, start=True).total == 5
         assert made.engine.counts().state_bytes == 8
+
+
+def test_states_of_strings_count_with_their_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a state of BYTES takes is not eight bytes an element."""
+    with rig(state_bytes=100) as made:
+        run = made.backend.run
+
+        def spell(*arguments: Any) -> Tensors:
+            return {**run(*arguments), "total_out": np.array([["x" * 100]], object)}
+
+        monkeypatch.setattr(made.backend, "run", spell)
+        assert isinstance(made.send(1, 1, start=True).error, StatesFull)
