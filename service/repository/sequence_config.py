@@ -22,7 +22,6 @@ _MAX_CANDIDATES: Final = 1 << 20
 _MAX_BACKLOG: Final = 1 << 20
 _VALUES: Final = ("int32_false_true", "fp32_false_true", "bool_false_true")
 _ID_TYPES: Final = ("TYPE_UINT64", "TYPE_INT64", "TYPE_UINT32", "TYPE_INT32", "TYPE_STRING")
-PARAMETERS: Final = ("sequence_scope", "response_policy", "max_sequence_backlog")
 
 
 def check_sequences(config: ModelConfig) -> None:
