@@ -7,6 +7,7 @@ traffic.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -191,12 +192,17 @@ class Manager(Generic[S]):
             self._unload(name, keep=(), remember=True)
 
     def close(self, timeout: float) -> bool:
-        """Unload everything. True if every accepted request was answered by its model."""
+        """Unload everything. True if every accepted request was answered by its model.
+
+        timeout: seconds for all of it; what comes last has been answering meanwhile.
+        """
+        deadline = time.monotonic() + timeout
         with self._lock:
             self._closed = True  # a load that is under way ends without effect
         clean = True
         for name in self.model_names():
-            clean = self._unload(name, keep=(), timeout=timeout) and clean
+            left_s = max(0.0, deadline - time.monotonic())
+            clean = self._unload(name, keep=(), timeout=left_s) and clean
         return clean
 
     def invalidate(self) -> None:
@@ -274,6 +280,7 @@ class Manager(Generic[S]):
         remember: bool = False,
     ) -> bool:
         """Unload all versions but some. remember: they stay known, as unloaded."""
+        deadline = time.monotonic() + timeout
         kept = set(keep)
         with self._lock:
             versions = self._models.get(name, {})
@@ -289,7 +296,7 @@ class Manager(Generic[S]):
         self._changed()
         clean = True
         for servable in closing:
-            clean = servable.close(timeout) and clean
+            clean = servable.close(max(0.0, deadline - time.monotonic())) and clean
         with self._lock:
             for version in gone:
                 if remember and version:

@@ -1,5 +1,6 @@
 """The manager with versions that are made of nothing: states, swaps, failures, lookups."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,11 @@ class Fake:
     version: int
     closed: bool = False
     on_close: Callable[[], None] = lambda: None
+    had_s: float = 0.0
 
     def close(self, timeout: float) -> bool:
-        """Note that it was closed."""
-        del timeout
+        """Note that it was closed, and how long it could have taken."""
+        self.had_s = timeout
         self.on_close()
         self.closed = True
         return True
@@ -243,3 +245,12 @@ def test_version_strings_that_are_no_versions(text: str) -> None:
     """Numbers that are not positive, or not written plainly, are refused."""
     with pytest.raises(InvalidRequest, match="invalid model version specified"):
         parse_version_text(text)
+
+
+def test_close_takes_no_longer_for_more_models(world: World) -> None:
+    """One that takes all the time leaves none to the others, which were asked to hurry as well."""
+    world.apply(a=[1], b=[1])
+    for made in world.made:
+        made.on_close = lambda: time.sleep(0.02)
+    world.manager.close(0.02)
+    assert [made.had_s for made in world.made][1] == 0.0
