@@ -20,6 +20,8 @@ _BINARY_ALL: Final = "binary_data_output"
 _REGION: Final = "shared_memory_region"
 _MAX_RANK: Final = 64
 _MAX_INT64: Final = (1 << 63) - 1
+_MAX_UINT64: Final = (1 << 64) - 1
+_SEQUENCE: Final = "sequence_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ def read_infer(
     parameters = member(fields, "parameters", dict, "the request", {})
     others = member(parameters, _BINARY_ALL, bool, "the parameters", default=False)
     _add_parameters(request.parameters, parameters, "the request", {_BINARY_ALL})
+    name = parameters.get(_SEQUENCE)
+    if type(name) is int and _MAX_INT64 < name <= _MAX_UINT64:  # gRPC has it in a signed field
+        request.parameters[_SEQUENCE].int64_param = name - _MAX_UINT64 - 1
     rest = _Rest(view[len(body) if header_length is None else header_length :])
     for where, fields_of in _objects(fields, "inputs", "input"):
         _add_input(model, request, fields_of, where, rest)
@@ -84,7 +89,7 @@ def set_parameter(parameter: InferParameter, value: object, where: str, key: str
     elif type(value) is int:
         if -_MAX_INT64 - 1 <= value <= _MAX_INT64:
             parameter.int64_param = value
-        elif 0 < value <= 2 * _MAX_INT64 + 1:
+        elif 0 < value <= _MAX_UINT64:
             parameter.uint64_param = value
         else:
             raise InvalidRequest(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidRequest
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rest.request import Forms, read_infer
+from service.rpc.parameters import request_parameters
 
 TENSOR = {"name": "X", "datatype": "INT8", "shape": [2], "data": [1, 2]}
 BINARY = {"name": "X", "datatype": "INT8", "shape": [2], "parameters": {"binary_data_size": 2}}
@@ -31,6 +32,15 @@ def refusal(fields: dict[str, Any] | str, rest: bytes = b"", length: int | None 
     with pytest.raises(InvalidRequest) as refused:
         read(fields, rest, length)
     return str(refused.value)
+
+
+@pytest.mark.parametrize("name", [5, 2**63 - 1, 2**63, 2**64 - 1])
+def test_sequence_ids_are_integers_of_64_bits_without_sign(name: int) -> None:
+    """An id with the highest bit is that of gRPC's signed field with the same bits."""
+    request, _ = read({"parameters": {"sequence_id": name}})
+    step = request_parameters(request).sequence
+    assert step is not None
+    assert step.id == name
 
 
 def test_request_is_the_message_it_stands_for() -> None:
