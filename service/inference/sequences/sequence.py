@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from service.errors import RequestError
@@ -85,14 +84,12 @@ def gives_up_at(step: Step) -> float:
     return step.arrived + timeout_us / 1e6 if timeout_us else math.inf
 
 
-def _times(sequence: Sequence) -> Iterator[float]:
-    for step in sequence.queue:
-        if step.request.deadline is not None:
-            yield step.request.deadline
-        if sequence.slot < 0:
-            yield gives_up_at(step)
+def step_leaves_at(step: Step) -> float:
+    """Return the time at which a step in the queue of its sequence has waited too long."""
+    deadline = math.inf if step.request.deadline is None else step.request.deadline
+    return min(deadline, gives_up_at(step)) if step.sequence.slot < 0 else deadline
 
 
 def leaves_at(sequence: Sequence) -> float:
     """Return the time at which the first step that waits has waited too long."""
-    return min(_times(sequence), default=math.inf)
+    return min([step_leaves_at(step) for step in sequence.queue], default=math.inf)

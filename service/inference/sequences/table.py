@@ -7,6 +7,7 @@ changes that it returns.
 
 import heapq
 import math
+from collections import deque
 
 from service.errors import (
     DeadlineExceeded,
@@ -28,6 +29,7 @@ from service.inference.sequences.sequence import (
     Step,
     gives_up_at,
     leaves_at,
+    step_leaves_at,
 )
 from service.tensors import Tensors
 
@@ -52,6 +54,7 @@ class Table:
         self._scoped: dict[object, dict[Sequence, None]] = {}  # of them those of a scope
         self._backlog: dict[Sequence, None] = {}
         self._slots = list(range(limits.slots))  # free ones, a heap
+        self._heirs: deque[Sequence] = deque()  # that have just got a place
         self._alarm = Alarm()
 
     @property
@@ -117,8 +120,8 @@ class Table:
             self._unlist(sequence)
         sequence.idle_at = math.inf
         self._start_next(sequence, now, changes)
-        if sequence.queue:
-            self._alarm.set(sequence, leaves_at(sequence))
+        if sequence.queue:  # for those before it in the queue it is set
+            self._alarm.set(sequence, step_leaves_at(step))
         return step, changes
 
     def lacks_room(self, step: Step, size: int) -> StatesFull | None:
@@ -340,7 +343,19 @@ class Table:
             heapq.heappush(self._slots, slot)
             return
         heir.slot = slot
-        self._start_next(heir, now, changes)
+        self._start_heir(heir, now, changes)
+
+    def _start_heir(self, heir: Sequence, now: float, changes: Changes) -> None:
+        """Start what has got a place. It may be too late for it, and for any number behind it."""
+        self._heirs.append(heir)
+        if len(self._heirs) > 1:
+            return  # a caller of this very call goes on with it: the stack would not hold them all
+        try:
+            while self._heirs:
+                self._start_next(self._heirs[0], now, changes)
+                self._heirs.popleft()
+        finally:
+            self._heirs.clear()
 
     def _finish(self, sequence: Sequence) -> None:
         sequence.is_over = True
