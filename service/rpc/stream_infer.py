@@ -121,6 +121,8 @@ class StreamInfer:
         Not while sequences are in progress that it carries: it is called again when they are over.
         """
         with self._lock:
+            if self._ends:  # by itself, and all its requests are answered
+                return
             if self._drains or any(e.is_busy(scope) for e, scope in self._engines.items()):
                 return
             self._drains = True
