@@ -6,7 +6,7 @@ tests run it against a library of their own with the same functions.
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from service.errors import InvalidRequest
@@ -65,8 +65,8 @@ class CudaMemory:
         self._copy(self._at(offset), source, len(contents), _HOST_TO_DEVICE)
 
     def close(self) -> None:
-        """Give the memory back to its owner."""
-        with self._on_device():
+        """Give the memory back to its owner; with a GPU that is lost it is gone."""
+        with suppress(InvalidRequest), self._on_device():
             self._runtime.cudaIpcCloseMemHandle(self._pointer)
 
     def _at(self, offset: int) -> ctypes.c_void_p:

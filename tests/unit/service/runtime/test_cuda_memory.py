@@ -21,14 +21,15 @@ _SOURCE = r"""
 typedef struct { char reserved[64]; } handle_t;
 static char memory[256];
 static _Thread_local int device = 0;
-static int last = 0;
+static int last = 0, is_lost = 0;
+void lose(void) { is_lost = 1; }
 int opened = 0, closed = 0, flags_seen = -1, device_seen = -1;
 
 static int fail(int status) { last = status; return status; }
 int last_error(void) { return last; }
 int current_device(void) { return device; }
 int cudaGetDeviceCount(int *count) { *count = 2; return 0; }
-int cudaGetDevice(int *out) { *out = device; return 0; }
+int cudaGetDevice(int *out) { *out = device; return is_lost ? fail(46) : 0; }
 int cudaSetDevice(int wanted) { device = wanted; return 0; }
 int cudaGetLastError(void) { int was = last; last = 0; return was; }
 const char *cudaGetErrorString(int status) { return status == 1 ? "invalid argument" : "other"; }
@@ -101,6 +102,15 @@ def test_threads_stay_on_their_gpu(runtime: ctypes.CDLL) -> None:
     thread.join()
     assert found == [(b"\x01", 0)]
     assert runtime.current_device() == 0
+
+
+def test_memory_of_a_gpu_that_is_lost_is_let_go_of(runtime: ctypes.CDLL) -> None:
+    """Whoever lets go of several regions gets to the others; to use one is still an error."""
+    memory = CudaMemory(runtime, HANDLE, 1, 256)
+    runtime.lose()
+    with pytest.raises(InvalidRequest, match="error 46"):
+        memory.read(0, 1)
+    memory.close()
 
 
 def test_what_cuda_refuses_is_told_and_forgotten(runtime: ctypes.CDLL) -> None:
