@@ -6,6 +6,7 @@ from typing import Final
 from service.rest.status import HttpError
 
 _WINDOW: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # of zlib: which header it expects
+_MAX_CODINGS: Final = 2  # of one body; each that is taken off is work on all of it
 _LEVEL: Final = 1  # tensors of floats gain little by more
 _LEAST: Final = 1024  # bytes; a smaller answer fits into a packet as it is
 
@@ -16,18 +17,19 @@ def inflate(body: bytes, coding: str, limit: int) -> bytes:
     limit: bytes that may come out. Raises HttpError: 415, 413, or 400 if it is damaged.
     """
     names = [name.strip().lower() for name in coding.split(",")]
-    for name in reversed([name for name in names if name not in ("", "identity")]):
+    names = [name for name in names if name not in ("", "identity")]
+    if len(names) > _MAX_CODINGS:
+        raise _unsupported(
+            f"Content-Encoding has {len(names)} codings, at most {_MAX_CODINGS} are taken"
+        )
+    for name in reversed(names):
         body = _inflate(body, name, limit)
     return body
 
 
 def _inflate(body: bytes, name: str, limit: int) -> bytes:
     if name not in _WINDOW:
-        raise HttpError(
-            415,
-            f"Content-Encoding is '{name[:32]}', expected gzip, deflate or identity",
-            headers={"accept-encoding": "gzip, deflate"},
-        )
+        raise _unsupported(f"Content-Encoding is '{name[:32]}', expected gzip, deflate or identity")
     inflater = zlib.decompressobj(_WINDOW[name])
     try:
         content = inflater.decompress(body, limit + 1)
@@ -40,6 +42,10 @@ def _inflate(body: bytes, name: str, limit: int) -> bytes:
     if inflater.unused_data:
         raise HttpError(400, f"the body is not {name}: {len(inflater.unused_data)} bytes follow it")
     return content
+
+
+def _unsupported(text: str) -> HttpError:
+    return HttpError(415, text, headers={"accept-encoding": "gzip, deflate"})
 
 
 def too_large(limit: int) -> HttpError:

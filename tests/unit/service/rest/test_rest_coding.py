@@ -34,6 +34,7 @@ def test_layers_come_off_in_turn() -> None:
         (b"", "gzip", 400, "it ends too early"),
         (gzip.compress(TEXT) + b"xyz", "gzip", 400, "3 bytes follow it"),
         (gzip.compress(bytes(1 << 20)), "gzip", 413, "larger than 4096 bytes (--max-message-mib)"),
+        (TEXT, "gzip, " * 3, 415, "Content-Encoding has 3 codings, at most 2 are taken"),
         (TEXT, "br", 415, "Content-Encoding is 'br', expected gzip, deflate or identity"),
     ],
 )
