@@ -144,6 +144,21 @@ def test_both_lengths_are_refused(server: RunningServer) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "trailer", [b"Sec-Fetch-Site: cross-site", b"Inference-Header-Content-Length: 3"]
+)
+def test_trailers_are_no_headers(server: RunningServer, trailer: bytes) -> None:
+    """What follows a body in chunks says nothing: a proxy has not looked at it as at the head."""
+    body = json.dumps({"inputs": [GOOD]}).encode()
+    answer = exchange(
+        server.http_address,
+        b"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n%s\r\nX-Last: 1\r\n\r\n"
+        % (len(body), body, trailer),
+    )
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
 def test_headers_that_are_too_large(server: RunningServer) -> None:
     """More than --max-header-kib is refused, whole, in pieces, and in the trailers of a body."""
     line = b"x-%d: " + b"y" * 1000 + b"\r\n"
