@@ -30,6 +30,8 @@ RUN python3 -m pip --python /opt/penstock/bin/python install --no-cache-dir --no
         -o -path '*/onnxruntime/transformers' -o -path '*/onnxruntime/quantization' \
         -o -path '*/onnxruntime/tools' -o -path '*/onnxruntime/datasets' \
         -o -path '*/onnxruntime/backend' -o -path '*/numpy/f2py' \) -prune -exec rm -rf {} + \
+    # The runtime once more, for programs in C; the Python module holds all of it itself.
+    && rm -f /opt/penstock/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.* \
     && find /opt/penstock/bin -type f ! -name penstock -delete
 
 # The system without what only builds and installs.

@@ -25,8 +25,8 @@ from tests.support.stub import Stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGE = "penstock-under-test"
-MAX_BYTES = 270_000_000
-MAX_COMPRESSED_BYTES = 100_000_000
+MAX_BYTES = 245_000_000
+MAX_COMPRESSED_BYTES = 90_000_000
 _READY_PREFIX = "penstock ready grpc="
 _CALL_S = 20.0
 _LOCKED_DOWN = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
