@@ -1,5 +1,8 @@
 """The channels of one asyncio client: unary calls, streams, requests with their BF16."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -7,6 +10,7 @@ import grpc.aio
 
 from service.client.calls import STREAM_INFER, Call, Signature, model_metadata
 from service.client.core import Core
+from service.client.errors import Cancelled
 from service.client.options import Wishes
 from service.client.requests import Encoded, Inputs, holds_uint16
 
@@ -40,7 +44,8 @@ class AsyncLink:
         if method is None:
             method = self._methods[key] = self._channel(is_step=is_step).unary_unary(call.path)
         try:
-            data = await method(call.request, **self.core.unary_arguments(wishes))
+            with cancellations(call.model, call.request_id):
+                data = await method(call.request, **self.core.unary_arguments(wishes))
         except grpc.RpcError as error:
             raise self.core.translated(error, call.model, call.request_id) from None
         return self.core.finish(call, data)
@@ -77,3 +82,29 @@ class AsyncLink:
         if self.core.credentials is None:
             return grpc.aio.insecure_channel(self.core.address, arguments)
         return grpc.aio.secure_channel(self.core.address, self.core.credentials, arguments)
+
+
+@contextmanager
+def cancellations(model: str, request_id: str = "") -> Iterator[None]:
+    """Raise Cancelled where gRPC's CancelledError is of the call, and not of the task in it.
+
+    Whoever closes a client or a stream cancels its calls. The tasks that wait for them go on,
+    and would end without a word if it looked as if they were cancelled themselves.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise cancelled(model, request_id) from None
+
+
+def cancelled(model: str, request_id: str = "") -> Cancelled:
+    """Return the error of a call that somebody here has cancelled."""
+    return Cancelled(
+        grpc.StatusCode.CANCELLED,
+        "the client or the stream was closed before the answer was there",
+        model=model,
+        request_id=request_id,
+    )

@@ -8,7 +8,7 @@ from typing import NoReturn, Self, TypeAlias, Unpack
 import grpc
 import grpc.aio
 
-from service.client.aio_link import AsyncLink
+from service.client.aio_link import AsyncLink, cancellations, cancelled
 from service.client.core import parameters_of
 from service.client.errors import MalformedAnswer, WindowFull
 from service.client.ledger import Answer, Ledger
@@ -130,7 +130,8 @@ class AsyncStream:
                     raise WindowFull(self._window.size, give_up_s)
                 await self._raise_end()
             try:
-                return await self._write(encoded, wishes, more)
+                with cancellations(self._model):
+                    return await self._write(encoded, wishes, more)
             except (grpc.RpcError, asyncio.InvalidStateError):
                 await self._raise_end()
 
@@ -141,7 +142,8 @@ class AsyncStream:
         """
         async with self._receiving:
             try:
-                data = await anext(self._messages)
+                with cancellations(self._model):
+                    data = await anext(self._messages)
             except StopAsyncIteration:
                 self._check_end()
                 raise EOFError("the stream has no more answers") from None
@@ -203,6 +205,8 @@ class AsyncStream:
     def _check_end(self) -> None:
         if self._failure is not None:
             raise self._failure
+        if self._call.cancelled():
+            raise cancelled(self._model)
         self._ledger.check_complete()
 
     async def _raise_end(self) -> NoReturn:

@@ -12,6 +12,7 @@ import pytest
 
 from service.client import (
     AsyncClient,
+    Cancelled,
     DeadlineExceeded,
     InvalidArgument,
     MalformedAnswer,
@@ -130,6 +131,23 @@ def test_a_cancelled_task_cancels_its_call(server: RunningServer) -> None:
                 pass
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
+                await task
+            while await asyncio.to_thread(server.runs, "slow"):
+                pass
+
+    run(main())
+
+
+def test_a_closed_client_says_so_to_who_waits(server: RunningServer) -> None:
+    """A call in progress when the client is closed raises Cancelled: its task was not cancelled."""
+
+    async def main() -> None:
+        async with AsyncClient(server.address) as client:
+            task = asyncio.create_task(client.infer("slow", {"X": _SLOW_STEPS}))
+            while not await asyncio.to_thread(server.runs, "slow"):
+                pass
+            await client.close()
+            with pytest.raises(Cancelled):
                 await task
             while await asyncio.to_thread(server.runs, "slow"):
                 pass

@@ -12,6 +12,7 @@ import pytest
 
 from service.client import (
     AsyncClient,
+    AsyncStream,
     Cancelled,
     Client,
     DeadlineExceeded,
@@ -220,6 +221,30 @@ def test_a_closed_stream_says_so(server: RunningServer) -> None:
         stream.close()
         with pytest.raises(Cancelled):
             stream.recv()
+
+
+def test_a_closed_async_stream_says_so_to_who_waits(server: RunningServer) -> None:
+    """A task that reads a stream which another one closes gets Cancelled: nobody cancelled it."""
+
+    async def close(client: AsyncClient, stream: AsyncStream, *, closes_client: bool) -> None:
+        await stream.send({"X": _SLOW_STEPS})
+        reader = asyncio.create_task(stream.recv())
+        while not await asyncio.to_thread(server.runs, "slow"):
+            pass
+        await (client.close() if closes_client else stream.close())
+        with pytest.raises(Cancelled, match="was closed before the answer"):
+            await reader
+        with pytest.raises(Cancelled):
+            await stream.recv()
+        while await asyncio.to_thread(server.runs, "slow"):
+            pass
+
+    async def main() -> None:
+        async with asyncio.timeout(WAIT_S), AsyncClient(server.address) as client:
+            await close(client, client.open_stream("slow"), closes_client=False)
+            await close(client, client.open_stream("slow"), closes_client=True)
+
+    asyncio.run(main())
 
 
 def test_a_stream_has_a_deadline(server: RunningServer) -> None:
