@@ -5,7 +5,7 @@ function that runs the source; knows no framework.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -32,12 +32,21 @@ _SMALL_BATCHES: Final = (1, 2, 3)  # 1 may be broadcast, 2 may be the example, 3
 class Case:
     """Inputs by name and the outputs that the source gave for them.
 
-    rows: extent of the batch, 0 if the model has none.
+    rows: extent of the batch, 0 if the model has none. batch_axes: of the tensors whose batch is
+    not on axis 0.
     """
 
     rows: int
     inputs: Tensors
     outputs: Tensors
+    batch_axes: Mapping[str, int] = field(default_factory=dict)
+
+    def row(self, tensors: Tensors, number: int) -> Tensors:
+        """Return one row of tensors of this case, as a batch of one."""
+        return {
+            name: array.take([number], self.batch_axes.get(name, 0))
+            for name, array in tensors.items()
+        }
 
 
 def make_cases(  # noqa: PLR0913 (what is run, on what, at which sizes)
@@ -70,12 +79,18 @@ def make_cases(  # noqa: PLR0913 (what is run, on what, at which sizes)
         # Without a batch the first case is the example itself, the others are random.
         keep = bool(max_batch_size) or index == 0
         arrays = {item.name: _resized(item, size, random, keep=keep) for item in inputs}
-        outputs = _run(reference, arrays, output_names, size, explain or _plainly)
+        outputs = _run(reference, arrays, output_names, size, explain or plainly)
         cases.append(Case(size.get(BATCH, 0), arrays, outputs))
     return tuple(cases)
 
 
-def _plainly(error: Exception, situation: str, way_out: str) -> str:
+def random_inputs(inputs: Inputs, size: Mapping[str, int], random: np.random.Generator) -> Tensors:
+    """Return random data in the range of the examples, with the named axes at these sizes."""
+    return {item.name: _resized(item, size, random, keep=False) for item in inputs}
+
+
+def plainly(error: Exception, situation: str, way_out: str) -> str:
+    """Say what the source raised, where no framework knows better; see Explain."""
     text = " ".join(str(error).split())
     return f"the model itself fails {situation}: {type(error).__name__}: {text}\n  {way_out}"
 

@@ -1,6 +1,7 @@
 """Pre- and post-processing written into the graph, with plain ONNX operators of its own opset."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -93,7 +94,7 @@ def processed_cases(
         outputs = run(fed)
         if processing.changes_output:
             outputs = postprocess(processing, outputs, output_name)
-        found.append(Case(case.rows, inputs, outputs))
+        found.append(replace(case, inputs=inputs, outputs=outputs))
     return tuple(found)
 
 

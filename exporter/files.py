@@ -48,7 +48,7 @@ def convert_file(
         with steps.step("publish", f"writing {target}"):
             write_file(converted.model, target)
     plain = Finished(proven, converted.cases, proven.tolerance)
-    contents = contents_of(request, converted, plain, (), "", None)
+    contents = contents_of(request, converted, plain, (), "")
     return Report(manifest_of(contents), proven.agreement, steps.seconds)
 
 

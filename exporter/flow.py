@@ -10,6 +10,7 @@ from pathlib import Path
 from exporter.cases import Case
 from exporter.inputs import Inputs
 from exporter.proof import Agreement
+from exporter.states import Stepping
 from service.repository.manifest import Axis, Tolerance
 from service.repository.signature import Graph
 from service.tensors import TensorSpec
@@ -22,6 +23,7 @@ class Converted:
     model: the file, stripped, with names, opset and axes as asked for. cases: inputs of several
     sizes and the outputs of the source. labels: names of the classes where the source knows them.
     provenance: name of the source and digest of its weights. packages: versions of what took part.
+    stepping: a sequence over its states, None if it has none.
     """
 
     model: Path
@@ -32,6 +34,12 @@ class Converted:
     labels: tuple[str, ...]
     provenance: Mapping[str, str]
     packages: Mapping[str, str] = field(default_factory=dict)
+    stepping: Stepping | None = None
+
+    @property
+    def state(self) -> Mapping[str, str]:
+        """Return the output of each state by the input that takes it next time."""
+        return self.stepping.pairs if self.stepping is not None else {}
 
 
 @dataclass(frozen=True, slots=True)

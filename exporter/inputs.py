@@ -41,6 +41,11 @@ class Input:
         """Return the element type."""
         return datatype_of(self.name, self.example.dtype)
 
+    @property
+    def batch_axis(self) -> int | None:
+        """Return the axis of the batch; None if the model has none."""
+        return next((axis for axis, name in self.axes.items() if name == BATCH), None)
+
 
 Inputs: TypeAlias = tuple[Input, ...]
 
@@ -54,7 +59,8 @@ def make_inputs(
 ) -> Inputs:
     """Return the inputs, in the order of the examples.
 
-    batch: axis 0 of every input is the batch. dynamic_axes: further free axes, by input name.
+    batch: axis 0 of every input is the batch, unless another one is called so, as in the state of
+    a GRU. dynamic_axes: further free axes, by input name.
     ranges: lowest and highest random value, by input name.
     Raises UsageError where they do not fit each other.
     """
@@ -113,9 +119,13 @@ def _input(
         )
     if not batch:
         return Input(name, example, dict(free), *bounds)
-    if example.ndim == 0 or example.shape[0] == 0:
+    named = sorted(axis for axis, label in free.items() if label == BATCH)
+    if len(named) > 1:
+        raise UsageError(f"input '{name}': axes {listed([*map(str, named)])} are called '{BATCH}'")
+    axis = named[0] if named else 0
+    if example.ndim == 0 or example.shape[axis] == 0:
         raise UsageError(
-            f"input '{name}' has shape {dims(example.shape)}: axis 0 must be the batch, with at "
-            "least one row; say --no-batch (batch=False) for a model without one",
+            f"input '{name}' has shape {dims(example.shape)}: axis {axis} must be the batch, with "
+            "at least one row; say --no-batch (batch=False) for a model without one",
         )
-    return Input(name, example, {**free, 0: BATCH}, *bounds)
+    return Input(name, example, {**free, axis: BATCH}, *bounds)

@@ -25,6 +25,7 @@ from service.repository.model_config import read_config
 from service.repository.names import is_model_name, parse_version
 from service.repository.signature import ModelSpec, resolve
 from service.repository.signing import SIGNATURE_FILE, PublicKey
+from service.repository.stateful import can_batch, inferred
 
 ERROR: Final = "error"
 WARNING: Final = "warning"
@@ -202,7 +203,9 @@ def try_version(
         spec = resolve(graph, parsed, manifest)
     except LoadError as error:
         return [str(error)], warnings
-    warnings += _batching(spec)
+    states = inferred(graph, manifest)
+    if states is None or not can_batch(graph, states):  # else steps are batched
+        warnings += _batching(spec)
     if manifest is not None and manifest.golden:
         errors += _replay(session, directory / manifest.golden, manifest)
     return errors, warnings

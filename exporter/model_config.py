@@ -5,19 +5,29 @@ Penstock needs none for a version of the exporter: manifest.json says more.
 
 from google.protobuf import text_format
 
+from exporter.inputs import BATCH
 from service.pb.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
 from service.repository.manifest import Manifest
 from service.repository.model_config import data_type_of
 from service.tensors import TensorSpec
 
 
-def config_of(manifest: Manifest) -> str:
-    """Return the text of a config.pbtxt that serves this version, and later ones like it."""
-    config = ModelConfig(
-        name=manifest.name, backend="onnxruntime", max_batch_size=manifest.max_batch_size
+def can_say_batch(manifest: Manifest) -> bool:
+    """Tell whether a config.pbtxt can say how a version batches: on axis 0 of every tensor."""
+    return all(
+        axis == 0 for free in manifest.axes if free.name == BATCH for axis in free.tensors.values()
     )
+
+
+def config_of(manifest: Manifest) -> str:
+    """Return the text of a config.pbtxt that serves this version, and later ones like it.
+
+    Without batches where it cannot say them: a server takes it at its word.
+    """
+    max_batch_size = manifest.max_batch_size if can_say_batch(manifest) else 0
+    config = ModelConfig(name=manifest.name, backend="onnxruntime", max_batch_size=max_batch_size)
     config.version_policy.latest.num_versions = 1
-    skip = 1 if manifest.max_batch_size else 0  # max_batch_size says axis 0
+    skip = 1 if max_batch_size else 0  # max_batch_size says axis 0
     for spec in manifest.inputs:
         config.input.append(
             ModelInput(
@@ -33,9 +43,9 @@ def config_of(manifest: Manifest) -> str:
                 label_filename=manifest.labels.get(spec.name, ""),
             ),
         )
-    if manifest.max_batch_size:
+    if max_batch_size:
         config.dynamic_batching.SetInParent()
-    for rows in manifest.warmup_batches or (0,):
+    for rows in (manifest.warmup_batches if max_batch_size else ()) or (0,):
         _add_warmup(config, manifest.inputs, rows, skip)
     return text_format.MessageToString(config)
 

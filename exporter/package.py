@@ -19,7 +19,7 @@ from exporter.flow import Proven
 from exporter.golden import choose_pairs, write_golden
 from exporter.publish import Stage
 from service import __version__
-from service.errors import LoadError, dims, listed
+from service.errors import LoadError, dims
 from service.repository.manifest import (
     GOLDEN_FILE,
     MODEL_FILE,
@@ -112,31 +112,6 @@ def find_labelled(labels: Sequence[str], outputs: Sequence[TensorSpec], *, asked
     raise UsageError(
         f"{len(labels)} labels, but no output has as many classes in its last axis: {shapes}",
     )
-
-
-def check_state(
-    state: Mapping[str, str], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> None:
-    """Raise UsageError unless each pair is an input and an output of one type and shape."""
-    takes, gives = ({spec.name: spec for spec in specs} for specs in (inputs, outputs))
-    for name, source in state.items():
-        if name not in takes or source not in gives:
-            raise UsageError(
-                f"state {name}={source}: expected INPUT=OUTPUT of the inputs {listed(list(takes))} "
-                f"and the outputs {listed(list(gives))}",
-            )
-        have, want = gives[source], takes[name]
-        fits = len(have.shape) == len(want.shape) and all(
-            -1 in (a, b) or a == b for a, b in zip(have.shape, want.shape, strict=True)
-        )
-        if have.datatype is not want.datatype or not fits:
-            raise UsageError(
-                f"state {name}={source}: the output is {have.datatype}{dims(have.shape)}, the "
-                f"input {want.datatype}{dims(want.shape)}; what comes out must fit in",
-            )
-    twice = sorted({name for name in state.values() if list(state.values()).count(name) > 1})
-    if twice:
-        raise UsageError(f"state: output {listed(twice)} goes to two inputs")
 
 
 def write_file(model: Path, target: Path) -> None:

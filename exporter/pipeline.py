@@ -15,10 +15,9 @@ from exporter.errors import UsageError
 from exporter.flow import Converted
 from exporter.gate import Gate
 from exporter.inputs import DynamicAxes, Ranges
-from exporter.model_config import config_of
+from exporter.model_config import can_say_batch, config_of
 from exporter.package import (
     Contents,
-    check_state,
     find_labelled,
     write_contents,
 )
@@ -133,12 +132,14 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
     max_batch_size: the largest batch that is proved and that the server will run.
     batch_buckets: further sizes of batches to prove and to run before the version serves.
     labels: names of the classes, for the output whose last axis has as many.
-    state: the output that is to be given to an input next time, by that input.
+    state: the output that is to be given to an input next time, by that input; its batch may be
+    on another axis than 0, if that is called so. Default, for such: what the names of both show.
     tolerance: default 1e-4 of the largest value of each output; 5e-3 if one is FP16.
     version: default: one above the highest. A version that exists is never changed.
     source: where the model came from, for the manifest. Default: SOURCE, or the model's class.
     trust_pickle, allow_globals: may files be loaded that can run code, or hold these names?
-    config_pbtxt: write one where there is none; None: if there are labels, which only it can say.
+    config_pbtxt: write one where there is none; None: if there are labels, which only it can say,
+    unless a state has its batch elsewhere than on axis 0, which it cannot say.
     quantize: none, auto (the fastest variant that passes the gate, else the model as it is), or
     int8-dynamic, int8-static, w4, fp16. calibration: arrays of real inputs, for int8-static.
     evaluate: your metric, higher is better; gets a function from inputs to outputs.
@@ -178,6 +179,7 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
         source=source,
         trust_pickle=trust_pickle,
         allow_globals=allow_globals,
+        state=state,
     )
     plan = Plan(
         quantize, calibration, evaluate, gate or Gate(), device, processing or Processing(),
@@ -191,7 +193,6 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
             converted = convert(request, stage.work, progress=steps.say, timeout_s=timeout_s)
         with steps.step("verify", "checking the file"):
             proven = prove_apart(converted, tolerance, request.limits, steps, timeout_s)
-            check_state(state or {}, proven.inputs, proven.outputs)
             named = tuple(labels) or converted.labels
             labels_of = find_labelled(named, proven.outputs, asked=bool(labels))
         finished = Finished(proven, converted.cases, proven.tolerance)
@@ -203,11 +204,13 @@ def export(  # noqa: PLR0913 (each argument is a decision of the user's, and has
                 limits=request.limits, timeout_s=timeout_s,
             )  # fmt: skip
         with steps.step("publish"):
-            contents = contents_of(request, converted, finished, named, labels_of, state)
+            contents = contents_of(request, converted, finished, named, labels_of)
             manifest = write_contents(stage, contents)
             report = _report(manifest, finished, steps)
             write_reports(stage, report)
-            write_config = bool(manifest.labels) if config_pbtxt is None else config_pbtxt
+            write_config = config_pbtxt
+            if write_config is None:
+                write_config = bool(manifest.labels) and can_say_batch(manifest)
             if dry_run:
                 number = version or next_version(Path(repository) / name)
                 path = Path(repository) / name / str(number)
@@ -229,7 +232,6 @@ def contents_of(
     finished: Finished,
     labels: tuple[str, ...],
     labels_of: str,
-    state: Mapping[str, str] | None,
 ) -> Contents:
     """Return what becomes a version."""
     return Contents(
@@ -242,7 +244,7 @@ def contents_of(
         packages=converted.packages,
         labels=labels if labels_of else (),
         labels_of=(finished.labelled or labels_of) if labels_of else "",
-        state=state or {},
+        state=converted.state,
         variant=finished.variant,
         tolerance=finished.tolerance,
         gate=finished.gate,

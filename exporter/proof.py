@@ -72,14 +72,14 @@ def prove_parity(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> Agree
             if tied := count_ties(outputs[name], want, case.outputs, tolerance):
                 ties[name] = ties.get(name, 0) + tied
             elif not found.passes:
-                rows.append(_line(str(case.rows or "-"), name, found))
+                rows.append(line_of(str(case.rows or "-"), name, found))
             worst = parity.get((case.rows, name))
             if worst is None or found.max_rel >= worst.max_rel:
                 parity[case.rows, name] = Parity(case.rows, name, found.max_abs, found.max_rel)
     if rows:
         raise VerificationFailed(
             "the exported model computes something else than its source:\n"
-            + _table("batch", rows)
+            + difference_table("batch", rows)
             + "\n  Look for randomness in forward (dropout outside of eval, torch.rand), branches "
             "on x.shape, and\n  values that were computed once in Python; or allow more with "
             "--rtol and --atol.",
@@ -135,7 +135,7 @@ def prove_rows(run: Run, cases: Sequence[Case], tolerance: Tolerance) -> None:
     if rows:
         raise VerificationFailed(
             "the rows of a batch are not independent of each other, so requests cannot share one:\n"
-            + _table("row of batch", rows)
+            + difference_table("row of batch", rows)
             + "\n  Look for a softmax, mean, norm or sort over axis 0; or say --no-batch "
             "(batch=False) for a model of a fixed shape.",
         )
@@ -189,14 +189,15 @@ def _coupled(run: Run, case: Case, tolerance: Tolerance) -> Iterator[list[str]]:
     together = run(case.inputs)
     count = min(case.rows, _ROWS_ALONE)
     for row in sorted({int(i) for i in np.linspace(0, case.rows - 1, count)}):
-        alone = run({name: array[row : row + 1] for name, array in case.inputs.items()})
-        for name, array in together.items():
-            found = compare(alone[name], array[row : row + 1], tolerance)
+        alone = run(case.row(case.inputs, row))
+        for name, array in case.row(together, row).items():
+            found = compare(alone[name], array, tolerance)
             if not found.passes:
-                yield _line(f"{row} of {case.rows}", name, found)
+                yield line_of(f"{row} of {case.rows}", name, found)
 
 
-def _line(where: str, name: str, found: Difference) -> list[str]:
+def line_of(where: str, name: str, found: Difference) -> list[str]:
+    """Return a line of such a table. where: in which batch, row or step."""
     if found.reason:
         return [where, name, found.reason, "-", "-", "-"]
     first = dims(found.first) if found.first is not None else "-"
@@ -205,7 +206,8 @@ def _line(where: str, name: str, found: Difference) -> list[str]:
     ]  # fmt: skip
 
 
-def _table(first: str, rows: Sequence[Sequence[str]]) -> str:
+def difference_table(first: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return lines of `line_of` as a table. first: head of their first column."""
     shown = 8  # enough to see the pattern
     text = table((first, "output", "max abs", "max rel", "allowed", "first at"), rows[:shown])
     more = len(rows) - shown

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from exporter.axes import as_samples, infer_axes
 from exporter.errors import UsageError
-from exporter.inputs import DynamicAxes, Ranges
+from exporter.inputs import BATCH, DynamicAxes, Ranges
 from exporter.sources.base import Request
 from exporter.specs import InputSpec, parse_specs, within_limits
 
@@ -36,6 +36,7 @@ def make_request(  # noqa: PLR0913 (each argument is a decision of the user's, a
     source: str = "",
     trust_pickle: bool = False,
     allow_globals: Sequence[str] = (),
+    state: Mapping[str, str] | None = None,
 ) -> Request:
     """Return the request; see `exporter.export` for the arguments. Raises UsageError."""
     buckets = _checked_sizes(max_batch_size if batch else 0, batch_buckets)
@@ -61,6 +62,7 @@ def make_request(  # noqa: PLR0913 (each argument is a decision of the user's, a
         limits=dict(limits or {}),
         trust_pickle=trust_pickle,
         allow_globals=tuple(allow_globals),
+        state=dict(state or {}),
     )
 
 
@@ -86,9 +88,13 @@ def _specs(inputs: Sequence[str | InputSpec]) -> tuple[InputSpec, ...]:
 
 
 def _spec_axes(specs: Sequence[InputSpec], *, batch: bool) -> dict[str, Mapping[int, str]]:
-    """Return the free axes of specifications; axis 0 is the batch, if there is one."""
+    """Return the free axes of specifications; axis 0 is the batch, unless another is called so."""
     return {
-        spec.name: {axis: name for axis, name in spec.axes.items() if axis or not batch}
+        spec.name: {
+            axis: name
+            for axis, name in spec.axes.items()
+            if axis or not batch or BATCH in spec.axes.values()
+        }
         for spec in specs
     }
 

@@ -108,9 +108,12 @@ def parse_limits(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
 
 
 def check_batches(specs: Sequence[InputSpec], *, batch: bool) -> None:
-    """Raise UsageError unless axis 0 is the batch in every specification, or, without, in none."""
+    """Raise UsageError unless every specification has a batch, or, without, none.
+
+    It stands on axis 0, but in a state of a recurrent network, which is told by its output.
+    """
     for spec in specs:
-        if batch and spec.axes.get(0) != BATCH:
+        if batch and BATCH not in spec.axes.values():
             raise UsageError(
                 f"--input {spec.name}: axis 0 must be called '{BATCH}', as in "
                 f"{spec.name}:{spec.dtype}[batch,...]; say --no-batch for a model without one",

@@ -13,6 +13,7 @@ from exporter.inputs import BATCH, Inputs
 from exporter.progress import Progress, silent
 from exporter.proof import prove_parity, prove_rows
 from exporter.session import Session
+from exporter.states import prove_steps
 from service.repository.manifest import Axis, Tolerance
 
 HALF: Final = Tolerance(relative=5e-3, absolute=1e-4)  # 8 times what faithful models in FP16 show
@@ -55,6 +56,8 @@ def prove(
     allowed = tolerance or default_tolerance(cases)
     agreement = prove_parity(session.run, cases, allowed)
     prove_rows(session.run, cases, allowed)
+    if converted.stepping is not None:
+        prove_steps(session.run, converted.stepping, allowed)
     axes = proved_axes(converted.inputs, cases, limits or {})
     graph = served_signature(model, session.inputs, session.outputs)
     return Proven(model, session.inputs, session.outputs, graph, axes, allowed, agreement)

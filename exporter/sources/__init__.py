@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from exporter.cases import make_cases
+from exporter.cases import make_cases, plainly
 from exporter.children import DEFAULT_TIMEOUT_S, run_child
 from exporter.errors import ChildCrashed, ConversionFailed, PublishFailed
 from exporter.flow import Converted
@@ -21,6 +21,7 @@ from exporter.sources.base import Opened, Request
 from exporter.sources.detect import kind_of_object, kind_of_text, label_of
 from exporter.sources.kinds import Kind, require
 from exporter.specs import examples_of
+from exporter.states import batch_axes, find_states, run_steps
 from service.repository.manifest import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -104,6 +105,13 @@ def convert_here(request: Request, directory: Path, *, progress: Progress) -> Co
             batches=request.batch_buckets,
             limits=request.limits,
         )
+        pairs = find_states(request.state, source.inputs, cases)
+        axes = batch_axes(source.inputs, pairs)
+        cases = tuple(replace(case, batch_axes=axes) for case in cases)
+        stepping = run_steps(
+            source.run, source.inputs, pairs, cases,
+            seed=request.seed, explain=source.explain or plainly, limits=request.limits,
+        )  # fmt: skip
     _finish(model, request.name, source, cases, path)
     return Converted(
         path,
@@ -114,6 +122,7 @@ def convert_here(request: Request, directory: Path, *, progress: Progress) -> Co
         source.labels,
         source.provenance,
         versions_of(packages),
+        stepping,
     )
 
 

@@ -24,6 +24,7 @@ class Request:
     batch_buckets: sizes of batches to prove besides the usual ones. limits: sizes of free axes.
     trust_pickle: files that can run code when they are loaded may be. allow_globals: the names
     that a pickle may hold, as "package.Name", without being trusted as a whole.
+    state: output by the input that takes it at the next step.
     has_samples: examples are the user's own data, not only made up from specs.
     """
 
@@ -45,6 +46,7 @@ class Request:
     limits: Limits = field(default_factory=dict)
     trust_pickle: bool = False
     allow_globals: tuple[str, ...] = ()
+    state: Mapping[str, str] = field(default_factory=dict)
     has_samples: bool = False
 
 

@@ -67,22 +67,27 @@ def free_axes(
 ) -> dict[str, dict[int, str]]:
     """Return the free axes by input and axis: those that the graph gives no number.
 
-    batch: axis 0 is the batch and must be free in every input; not counted among the axes.
+    batch: the axis that bears the name of axis 0 of the others, else axis 0, is the batch and must
+    be free in every input; axis 0 is not counted among the axes then.
     way_out: how its framework leaves it free, for the message.
     """
     found: dict[str, dict[int, str]] = {}
+    names = {shape[0] for shape in shapes.values() if shape and isinstance(shape[0], str)}
     for name, shape in shapes.items():
         free = {
             axis: extent if isinstance(extent, str) and _AXIS_NAME.fullmatch(extent)
             else f"{name}_{axis}"
             for axis, extent in enumerate(shape) if not isinstance(extent, int)
         }  # fmt: skip
-        if batch and 0 not in free:
+        elsewhere = [axis for axis, extent in enumerate(shape) if axis and {extent} == names]
+        if batch and 0 not in free and len(elsewhere) == 1:
+            free[elsewhere[0]] = BATCH
+        elif batch and 0 not in free:
             raise UsageError(
                 f"input '{name}' has the fixed shape {dims([_number(e) for e in shape])}: its axis "
                 f"0 cannot be a batch of any size. {way_out}, or say --no-batch (batch=False)",
             )
-        if batch:
+        elif batch:
             del free[0]
         found[name] = free
     return found
@@ -104,7 +109,9 @@ def examples_for(
     sizes: dict[str, int] = {BATCH: _EXAMPLE_ROWS}
     examples = {}
     for name, shape in shapes.items():
-        free = {**axes.get(name, {}), **({0: BATCH} if batch else {})}
+        free = dict(axes.get(name, {}))
+        if batch and BATCH not in free.values():
+            free[0] = BATCH
         extents = [
             sizes.setdefault(free[axis], _FREE_SIZES[(len(sizes) - 1) % len(_FREE_SIZES)])
             if axis in free

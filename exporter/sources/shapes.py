@@ -18,7 +18,7 @@ def correct_outputs(model: ir.Model, inputs: Inputs, cases: Sequence[Case]) -> N
     """Give every output the shape that fits all cases, in place.
 
     An extent that varied becomes free; it takes the name of the input's axis whose extent it
-    always had. Axis 0 is the batch if the inputs have one.
+    always had. If the inputs have a batch, it is axis 0, or that which the cases say.
     Raises ConversionFailed if an output has no batch axis though the inputs have.
     """
     for output in model.graph.outputs:
@@ -32,36 +32,40 @@ def correct_outputs(model: ir.Model, inputs: Inputs, cases: Sequence[Case]) -> N
             )
         if cases[0].rows:
             _check_batch(name, cases, seen)
+        batch = cases[0].batch_axes.get(name, 0) if cases[0].rows else None
         declared = output.shape if output.shape is not None else [None] * ranks.pop()
         output.shape = ir.Shape(
             [
-                _extent(axis, extent, [shape[axis] for shape in seen], inputs, cases)
+                BATCH
+                if axis == batch
+                else _extent(extent, [shape[axis] for shape in seen], inputs, cases)
                 for axis, extent in enumerate(declared)
             ],
         )
 
 
 def _check_batch(name: str, cases: Sequence[Case], seen: Sequence[tuple[int, ...]]) -> None:
-    if all(shape and shape[0] == case.rows for case, shape in zip(cases, seen, strict=True)):
+    batch = cases[0].batch_axes.get(name, 0)
+    if all(
+        shape[batch : batch + 1] == (case.rows,) for case, shape in zip(cases, seen, strict=True)
+    ):
         return
     observed = ", ".join(
         f"batch {case.rows}: {dims(shape)}" for case, shape in zip(cases, seen, strict=True)
     )
     raise ConversionFailed(
         f"output '{name}' has no batch axis ({observed}). Every output needs one row for each row "
-        "of the inputs: keep axis 0, or say --no-batch (batch=False) for a model of a fixed shape",
+        f"of the inputs: keep axis {batch}, or say --no-batch (batch=False) for a model of a fixed "
+        "shape",
     )
 
 
 def _extent(
-    axis: int,
     declared: int | ir.SymbolicDim | None,
     seen: Sequence[int],
     inputs: Inputs,
     cases: Sequence[Case],
 ) -> int | str | None:
-    if axis == 0 and cases[0].rows:
-        return BATCH
     for item in inputs:
         for free, name in item.axes.items():
             if [case.inputs[item.name].shape[free] for case in cases] == list(seen):

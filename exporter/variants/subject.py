@@ -3,7 +3,7 @@
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -23,7 +23,10 @@ Evaluate: TypeAlias = Callable[[Predict], float]
 
 
 class ProofCase(Protocol):
-    """What is needed of a case of the proof. rows: extent of the batch, 0 without one."""
+    """What is needed of a case of the proof. rows: extent of the batch, 0 without one.
+
+    batch_axes: of the tensors whose batch is not on axis 0.
+    """
 
     @property
     def rows(self) -> int: ...  # noqa: D102 (see the class)
@@ -31,14 +34,21 @@ class ProofCase(Protocol):
     @property
     def inputs(self) -> Tensors: ...  # noqa: D102 (see the class)
 
+    @property
+    def batch_axes(self) -> Mapping[str, int]: ...  # noqa: D102 (see the class)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Inputs, and what the model answers to them. rows: extent of the batch, 0 if unknown."""
+    """Inputs, and what the model answers to them. rows: extent of the batch, 0 if unknown.
+
+    batch_axes: of the tensors whose batch is not on axis 0.
+    """
 
     inputs: Tensors
     outputs: Tensors
     rows: int = 0
+    batch_axes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,10 @@ def subject_of(
     if calibration is not None:
         data = split(calibration, inputs, batched=is_batched(inputs))
     with RemoteSession(model, timeout_s=timeout_s) as session:
-        sized = tuple(Answered(case.inputs, session.run(case.inputs), case.rows) for case in cases)
+        sized = tuple(
+            Answered(case.inputs, session.run(case.inputs), case.rows, case.batch_axes)
+            for case in cases
+        )
         judged = sized
         if data is not None:
             judged = tuple(Answered(feed, session.run(feed)) for feed in data.judge)

@@ -6,7 +6,7 @@ model. How fast it is, is measured for all of them together.
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -92,13 +92,15 @@ def _coupling(session: RemoteSession, subject: Subject) -> float:
     largest = max(subject.sized, key=lambda case: case.rows)
     if largest.rows < 2:
         return 0.0
-    together = session.run(largest.inputs)
+    together, axes = session.run(largest.inputs), largest.batch_axes
     rows = sorted({int(row) for row in np.linspace(0, largest.rows - 1, _ROWS_ALONE)})
     return max(
-        closeness([session.run(_row(largest.inputs, row))], [_row(together, row)]).relative_error
+        closeness(
+            [session.run(_row(largest.inputs, row, axes))], [_row(together, row, axes)]
+        ).relative_error
         for row in rows
     )
 
 
-def _row(tensors: Tensors, row: int) -> Tensors:
-    return {name: array[row : row + 1] for name, array in tensors.items()}
+def _row(tensors: Tensors, row: int, axes: Mapping[str, int]) -> Tensors:
+    return {name: array.take([row], axes.get(name, 0)) for name, array in tensors.items()}

@@ -22,6 +22,7 @@ from service.repository.manifest import Manifest, read_manifest
 from service.repository.model_config import PYTHON
 
 _CLOSE_S: Final = 5.0  # nothing is in flight when a model is closed here
+_NOT_EXPORTED: Final = "exported without a batch (manifest.json)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,13 +79,16 @@ def batching_of(model: Model, config: ModelConfig | None, manifest: Manifest | N
         if model.signature.batched:
             return yes + "config.pbtxt says so"
         return "no: config.pbtxt says max_batch_size 0"
-    if manifest is not None:
-        if model.signature.batched:
-            return yes + "proved by the exporter (manifest.json)"
-        return "no: exported without a batch (manifest.json)"
+    if model.signature.batched and manifest is not None:
+        return yes + "proved by the exporter (manifest.json)"
     if model.signature.batched:
         return yes + "axis 0 has one name in all tensors, and rows of a batch equal the rows alone"
-    return "no: " + _obstacle(model)
+    if model.sequences is not None and (rows := model.sequences.max_steps) > 1:
+        return (
+            f"steps of sequences, up to {rows} rows: their states have the batch on another axis "
+            "than 0, and requests that bring states along run as they come"
+        )
+    return "no: " + (_obstacle(model) if manifest is None else _NOT_EXPORTED)
 
 
 def _batching_of_code(model: Model) -> str:

@@ -24,6 +24,7 @@ class Assembly:
         self._skip = 1 if batched else 0
         self._lead = (1,) if batched else ()
         self._initial: Tensors = {state.input: state.initial for state in spec.states}
+        self._apart = {s.input: s.axis for s in spec.states if batched and s.axis}
         self._pairs = [(state.input, state.output) for state in spec.states]
         self._flags = [c for c in spec.controls if c.kind is not Control.CORRID]
         self._id = next((c for c in spec.controls if c.kind is Control.CORRID), None)
@@ -32,6 +33,22 @@ class Assembly:
             self._idle[self._id.name] = self._filled(
                 self._id, "" if self._id.datatype is BYTES else 0
             )
+
+    def check_brought(self, inputs: Tensors) -> None:
+        """Raise InvalidRequest unless states brought along have as many rows as other inputs.
+
+        Where all have the batch on axis 0 the signature says so, and it was checked.
+        """
+        if not self._apart:
+            return
+        name, first = next((n, a) for n, a in inputs.items() if n not in self._initial)
+        for state, axis in self._apart.items():
+            rows = inputs[state].shape[axis]
+            if rows != len(first):
+                raise InvalidRequest(
+                    f"input '{state}' of model '{self._model}' has {rows} rows on axis {axis}, but "
+                    f"'{name}' has {len(first)} on axis 0: there is one state for each row"
+                )
 
     def check_id(self, name: int | str) -> None:
         """Raise InvalidRequest unless an id is of the type that the model takes."""

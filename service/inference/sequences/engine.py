@@ -88,6 +88,11 @@ class SequenceEngine:
         return (self._plain or self._scheduler).max_rows
 
     @property
+    def max_steps(self) -> int:
+        """Return the rows of the largest batch of steps of sequences."""
+        return self._scheduler.max_rows
+
+    @property
     def queue_depth(self) -> int:
         """Return how many requests wait."""
         return self._table.waiting + sum(s.queue_depth for s in self._schedulers())
@@ -124,7 +129,8 @@ class SequenceEngine:
         """Accept a valid request; see Engine.submit.
 
         Raises what Scheduler.submit does, InvalidRequest for a step of no sequence that is in
-        progress, SequenceBacklogFull, and Unsupported where the state belongs to streams.
+        progress and for states brought along that have other rows than the inputs,
+        SequenceBacklogFull, and Unsupported where the state belongs to streams.
         """
         wanted = request.sequence
         if wanted is None:
@@ -132,6 +138,7 @@ class SequenceEngine:
                 raise self._without_id()
             if self._table.is_draining:
                 raise ShuttingDown
+            self._assembly.check_brought(request.inputs)
             self._plain.submit(request, deferred=deferred)
             return
         self._check(request, wanted)

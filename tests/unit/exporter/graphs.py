@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from exporter.cases import Case
 from service.tensors import Array
 
 
@@ -53,13 +52,10 @@ def plain(path: Path) -> Path:
     return _save(path, [helper.make_node("Relu", ["x"], ["y"])], ["batch", 4], ["batch", 4], [])
 
 
-def cases(*shape: int, rows: Sequence[int] = (1, 2, 3, 16), seed: int = 0) -> list[Any]:
+def cases(*shape: int, rows: Sequence[int] = (1, 2, 3, 16), seed: int = 0) -> list[Case]:
     """Return cases of a proof with random rows of this shape for the input x."""
     random = np.random.default_rng(seed)
-    return [
-        SimpleNamespace(rows=count, inputs={"x": random.random((count, *shape), np.float32)})
-        for count in rows
-    ]
+    return [Case(count, {"x": random.random((count, *shape), np.float32)}, {}) for count in rows]
 
 
 def _save(

@@ -69,3 +69,12 @@ def test_a_range_of_no_input_is_refused() -> None:
     """A range for something that is no input is a mistake in a name."""
     with pytest.raises(UsageError, match=r"ranges for \['picture'\]"):
         make_inputs({"image": _IMAGE}, batch=True, ranges={"picture": (0, 1)})
+
+
+def test_batch_is_on_the_axis_that_is_called_so() -> None:
+    """A state [layers,batch,hidden] names its batch; axis 0 is not free then."""
+    state = np.zeros((1, 2, 3), np.float32)
+    (item,) = make_inputs({"h0": state}, batch=True, dynamic_axes={"h0": {1: "batch"}})
+    assert (dict(item.axes), item.batch_axis) == ({1: "batch"}, 1)
+    with pytest.raises(UsageError, match=r"axes \['0','1'\] are called 'batch'"):
+        make_inputs({"h0": state}, batch=True, dynamic_axes={"h0": {0: "batch", 1: "batch"}})

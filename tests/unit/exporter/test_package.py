@@ -1,16 +1,18 @@
 """The package: labels, state and config.pbtxt, and what is refused before it is published."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exporter.errors import PublishFailed, UsageError
-from exporter.package import check_state, find_labelled, write_contents
+from exporter.model_config import can_say_batch, config_of
+from exporter.package import find_labelled, write_contents
 from exporter.publish import publish, staging
 from service.repository.manifest import check_files
 from service.repository.model_config import read_config
 from service.repository.signature import resolve
-from service.tensors import FP16, FP32, TensorSpec
+from service.tensors import FP32, TensorSpec
 from tests.support.versions import GRAPH, mlp_contents, publish_mlp
 
 _Y = TensorSpec("Y", FP32, (-1, 10))
@@ -86,24 +88,12 @@ def test_a_label_is_a_line(label: str) -> None:
         find_labelled((label,), (TensorSpec("Y", FP32, (-1, 1)),), asked=True)
 
 
-@pytest.mark.parametrize(
-    ("state", "says"),
-    [
-        ({"h": "h2"}, ""),
-        ({"h": "y"}, r"the output is FP32\[-1,3\], the input FP32\[-1,8\]"),
-        ({"h": "half"}, "the output is FP16"),
-        ({"q": "h2"}, "expected INPUT=OUTPUT"),
-        ({"h": "h2", "c": "h2"}, "goes to two inputs"),
-    ],
-)
-def test_state_pairs_fit_each_other(state: dict[str, str], says: str) -> None:
-    """What an input is given next time has its type and shape."""
-    shape = (-1, 8)
-    inputs = tuple(TensorSpec(name, FP32, shape) for name in ("h", "c"))
-    outputs = (TensorSpec("h2", FP32, shape), TensorSpec("y", FP32, (-1, 3)),
-               TensorSpec("half", FP16, shape))  # fmt: skip
-    if says:
-        with pytest.raises(UsageError, match=says):
-            check_state(state, inputs, outputs)
-    else:
-        check_state(state, inputs, outputs)
+def test_configuration_says_no_batch_that_is_not_on_axis_0(tmp_path: Path) -> None:
+    """For a state with its batch on axis 1 Triton's max_batch_size would be wrong."""
+    _, manifest = publish_mlp(tmp_path)
+    (batch,) = manifest.axes
+    apart = replace(manifest, axes=(replace(batch, tensors={"X": 0, "h0": 1}),))
+    assert (can_say_batch(manifest), can_say_batch(apart)) == (True, False)
+    assert "max_batch_size: 16" in config_of(manifest)
+    assert "max_batch_size" not in config_of(apart)
+    assert "dims: -1" in config_of(apart)

@@ -63,7 +63,7 @@ def test_an_input_is_specified_once() -> None:
 @pytest.mark.parametrize(
     ("text", "batch", "says"),
     [("x:bool[2]", True, "must be called 'batch'"), ("x:bool[]", True, "must be called 'batch'"),
-     ("x:bool[batch]", False, "--no-batch was said")],
+     ("x:bool[batch]", False, "--no-batch was said"), ("h:bool[2,batch]", False, "--no-batch")],
 )  # fmt: skip
 def test_the_batch_is_where_it_was_said_to_be(text: str, batch: bool, says: str) -> None:  # noqa: FBT001 (a parameter)
     """With batches axis 0 is the batch; without, no axis is."""

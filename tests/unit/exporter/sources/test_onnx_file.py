@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
+from tests.support import sequences
 from tests.support.sources import convert, proved
 
 _WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -94,6 +95,16 @@ def test_other_free_axes_keep_their_names(tmp_path: Path) -> None:
     converted, proven = proved(_written(tmp_path, model), tmp_path)
     assert dict(converted.inputs[0].axes) == {0: "batch", 1: "length"}
     assert proven.outputs[0].shape == (-1, -1, 3)
+
+
+def test_state_has_its_batch_where_the_names_show_it(tmp_path: Path) -> None:
+    """A GRU with h0 [1,batch,hidden] is proved with a free batch there, and so are its steps."""
+    path = tmp_path / "gru.onnx"
+    path.write_bytes(sequences.gru())
+    converted, proven = proved(path, tmp_path)
+    assert dict(converted.inputs[1].axes) == {1: "batch"}
+    assert converted.state == {"h0": "hn"}
+    assert [spec.shape for spec in proven.outputs] == [(-1, -1, 4), (1, -1, 4)]
 
 
 def test_weights_in_a_second_file_are_taken_along(tmp_path: Path) -> None:
