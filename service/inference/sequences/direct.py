@@ -38,7 +38,7 @@ class _Lane:
     """The rows of one instance.
 
     waiting: steps that may run, in the order of arrival. batch: that runs. due: when what waits
-    is to run at the latest.
+    is to run, or to be given up, at the latest.
     """
 
     waiting: list[_Row] = field(default_factory=list)
@@ -139,7 +139,7 @@ class DirectRunner:
         ready = [row.ready for row in lane.waiting]
         choice = choose(self._policy, self._rows, ready, now)
         if isinstance(choice, Hold):
-            lane.due = choice.until
+            lane.due = min(choice.until, *(_leaves_at(row.step) for row in lane.waiting))
             return None
         taken = [lane.waiting[place] for place in choice.places]
         batch = _Batch(self, taken, partial(self._batch_ended, lane))  # may want for memory
@@ -234,5 +234,10 @@ class _Batch(Request):
         return [self._runner.single(self, row) for row in self.members]
 
 
+def _leaves_at(step: Step) -> float:
+    deadline = step.request.deadline
+    return math.inf if deadline is None else deadline
+
+
 def _is_late(step: Step, now: float) -> bool:
-    return step.request.deadline is not None and step.request.deadline <= now
+    return _leaves_at(step) <= now

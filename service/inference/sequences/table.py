@@ -228,7 +228,8 @@ class Table:
         """End every sequence, with all its steps."""
         changes = Changes()
         for sequence in list(self._all):
-            if sequence.running is not None:
+            if sequence.running is not None:  # its caller is told before it is stopped
+                changes.fails.append((sequence.running, ShuttingDown()))
                 changes.stops.append(sequence.running)
             if not sequence.is_over:
                 self._end(sequence, CLOSED, ShuttingDown(), now, changes)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import DeadlineExceeded, InferenceFailed, RequestCancelled
+from service.errors import DeadlineExceeded, InferenceFailed, RequestCancelled, ShuttingDown
 from service.repository.sequences import Direct, Oldest
 from service.tensors import Tensors
 from tests.support.sequence_rig import rig
@@ -128,6 +128,31 @@ def test_step_that_missed_its_deadline_is_never_run() -> None:
         assert isinstance(late.error, DeadlineExceeded)
         assert made.backend.batches == [[1]]
         assert made.engine.counts().open == 1
+
+
+def test_step_that_waits_for_others_keeps_its_deadline() -> None:
+    """A step that is held for a fuller batch ends at its deadline, not when the batch is due."""
+    with rig(Direct(max_delay_s=30.0, min_utilization=1.0)) as made:
+        late = made.send(1, 1, start=True, deadline_s=1.0)
+        other = made.send(2, 5, start=True)
+        made.pass_time(1.5)
+        assert isinstance(late.error, DeadlineExceeded)
+        assert not other.outcomes
+        made.pass_time(30.0)
+        assert other.total == 5
+
+
+@pytest.mark.parametrize("strategy", [Oldest(), Direct()], ids=["oldest", "direct"])
+def test_step_that_runs_at_a_close_in_a_hurry(strategy: Oldest | Direct) -> None:
+    """Who waits for a step that is stopped is told of the shutdown: he has cancelled nothing."""
+    with rig(strategy, slots=4, rows=4, is_open=False) as made:
+        running = made.send(1, 1, start=True)
+        made.backend.wait_for_batches(1)
+        queued = made.send(1, 2)
+        backlog = [made.send(name, 1, start=True) for name in range(2, 8)]
+        assert not made.engine.close(0.0)
+        ended = [running, queued, *backlog]
+        assert [type(sent.error) for sent in ended] == [ShuttingDown] * len(ended)
 
 
 @pytest.mark.parametrize("strategy", [Oldest(), Direct()], ids=["oldest", "direct"])
