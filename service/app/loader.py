@@ -121,8 +121,7 @@ class ModelLoader:
                 spec = self._resolve(session, source, config, manifest, notes)
             if sequences is None and _takes_bytes(session, spec):
                 spec = replace(spec, signature=replace(spec.signature, takes_bytes=True))
-            largest = spec.max_batch_size
-            if threads.is_share and gains_nothing_from_threads(session, spec.graph, largest):
+            if threads.is_share and _is_brief(session, spec, sequences):
                 wide, threads = session, ONE_THREAD
                 session = Session(path, replace(session.config, intra_op_threads=threads.threads))
                 wide.close()
@@ -289,6 +288,16 @@ class ModelLoader:
         )
         scheduler.start()
         return scheduler
+
+
+def _is_brief(session: Session, spec: ModelSpec, sequences: Sequences | None) -> bool:
+    """Tell whether a second thread is of no use to the largest batch, of steps if it has states."""
+    if session.config.intra_op_threads == 1:
+        return False
+    if sequences is None:
+        return gains_nothing_from_threads(session, spec.graph, spec.max_batch_size)
+    steps = sequences.backend(session)
+    return gains_nothing_from_threads(steps, steps.signature, sequences.model.max_batch_size)
 
 
 def _takes_bytes(session: Session, spec: ModelSpec) -> bool:

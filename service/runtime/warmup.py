@@ -123,14 +123,14 @@ def warm_up(session: Runs, signature: Signature, sizes: Sequence[int]) -> None:
             return
 
 
-def gains_nothing_from_threads(session: Session, signature: Signature, rows: int) -> bool:
+def gains_nothing_from_threads(session: Runs, signature: Signature, rows: int) -> bool:
     """Tell whether runs of so many rows are over before a second thread could help.
 
     Never of a model whose extents are not all known: its requests may be larger than what is
     tried here, nor of one that refuses zeros.
     """
     shapes = [spec.shape[1:] if signature.batched else spec.shape for spec in signature.inputs]
-    if session.config.intra_op_threads == 1 or any(extent < 0 for s in shapes for extent in s):
+    if any(extent < 0 for shape in shapes for extent in shape):
         return False
     inputs, names = _zero_inputs(signature, max(1, rows)), [s.name for s in signature.outputs]
     for _ in range(_TRIALS):

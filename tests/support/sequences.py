@@ -129,7 +129,7 @@ def growing() -> bytes:
     )
 
 
-def gru(hidden: int = 4, features: int = 3, seed: int = 5) -> bytes:
+def gru(hidden: int = 4, features: int = 3, seed: int = 5, time: int | str = "time") -> bytes:
     """Return a GRU as exporters write one: x [batch,time,features] and h0 [1,batch,hidden].
 
     y [batch,time,hidden] has every state, hn [1,batch,hidden] the last.
@@ -151,8 +151,8 @@ def gru(hidden: int = 4, features: int = 3, seed: int = 5) -> bytes:
     state = (1, "batch", hidden)
     return onnx_model(
         nodes,
-        [("x", FP32, ("batch", "time", features)), ("h0", FP32, state)],
-        [("y", FP32, ("batch", "time", hidden)), ("hn", FP32, state)],
+        [("x", FP32, ("batch", time, features)), ("h0", FP32, state)],
+        [("y", FP32, ("batch", time, hidden)), ("hn", FP32, state)],
         weights,
     )
 

@@ -16,11 +16,13 @@ from service.repository.layout import Repository
 from service.runtime.cpus import Cpus
 from service.runtime.session import OnnxBackend, Session, SessionConfig
 from service.tensors import FP32, Signature
+from tests.support import sequences
 from tests.support.models import add_constant, identity, mlp, publish
 
 PARAMETER = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}'
 
 
+SHORT = "1 thread a run, spinning off (its runs are too short for more)"
 OPEN = identity(FP32)  # of any width, so that nobody knows how long its runs are
 
 
@@ -57,7 +59,7 @@ def test_cpus_are_divided_over_models(tmp_path: Path, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(
     ("sizes", "threads", "expected"),
     [
-        ((784, 128, 10), 0, "1 thread a run, spinning off (its runs are too short for more)"),
+        ((784, 128, 10), 0, SHORT),
         ((784, 4096, 10), 0, "8 threads a run, spinning off (8 CPUs)"),
         ((784, 128, 10), 2, "2 threads a run, spinning off (--threads)"),
     ],
@@ -73,6 +75,22 @@ def test_short_runs_have_one_thread(
     """A run that is over before another thread is awake has none, unless somebody wants it."""
     found = loaded(tmp_path, {"m": ""}, caplog, model=mlp(sizes=sizes), threads=threads)
     assert found == {"m": expected}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "expected"),
+    [
+        (sequences.accumulator(), sequences.accumulator_config("m"), SHORT),
+        (sequences.gru(time=1), "", SHORT),
+        (sequences.gru(), "", "8 threads a run, spinning off (8 CPUs)"),
+    ],
+    ids=["states in config.pbtxt", "states by names", "steps of any length"],
+)
+def test_short_steps_have_one_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, model: bytes, config: str, expected: str
+) -> None:
+    """Of a model with states it is a batch of steps whose run may be too short for threads."""
+    assert loaded(tmp_path, {"m": config}, caplog, model=model) == {"m": expected}
 
 
 def test_config_wins_over_the_flag(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
