@@ -13,8 +13,18 @@ from typing import Final
 
 from service.errors import RequestError
 from service.rest.coding import chosen_coding, deflate, inflate
-from service.rest.exchange import Body, Budget, HttpRequest, Message, Receive, Send, off_loop
-from service.rest.reply import Reply, error_reply
+from service.rest.exchange import (
+    LARGE,
+    Body,
+    Budget,
+    HttpRequest,
+    Message,
+    Receive,
+    Send,
+    off_loop,
+)
+from service.rest.parse import parsed_bytes
+from service.rest.reply import HEADER_LENGTH, Reply, error_reply
 from service.rest.routes import Page, Routes
 from service.rest.status import ALL, STATUSES, ClientGone, HttpError, RpcError
 from service.rpc.status import status_of
@@ -97,6 +107,9 @@ class RestApp:
             client = scope.get("client") or ("", 0)
             peer = f"{client[0]}:{client[1]}"
             request = HttpRequest(scope["method"], path, headers, metadata, content, peer, receive)
+            if len(content) >= LARGE:
+                json = content[: request.natural(HEADER_LENGTH)]
+                body.grow(await off_loop(len(json), parsed_bytes, json))
             reply = await page.handler(request, names)
             return await self._coded(reply, headers)
         except ClientGone:

@@ -19,7 +19,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LARGE: Final = 128 << 10  # bytes; the work on as much JSON takes a millisecond or so
+LARGE: Final = 128 << 10  # bytes; the work on as much JSON takes a millisecond or so
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -77,6 +77,12 @@ class Budget:
 
     def hold(self, size: int) -> None:
         """Count bytes as held. Raises HttpError if they are too many."""
+        if size > self._most:
+            raise HttpError(
+                413,
+                f"the body needs {size} bytes of memory, at most {self._most} are for all of them "
+                "(--max-received-mib); send large tensors as binary data",
+            )
         if self._held + size > self._most:
             raise HttpError(
                 429,
@@ -134,7 +140,7 @@ class Body:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def grow(self, size: int) -> None:
-        """Count bytes that the body has become by inflation."""
+        """Count bytes that the body has become, or becomes, besides those that came."""
         self._hold(size)
 
     def release(self) -> None:
@@ -161,7 +167,7 @@ class Body:
 
 async def off_loop(size: int, work: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
     """Do work on so many bytes; on another thread if they are many, so that others are served."""
-    if size < _LARGE:
+    if size < LARGE:
         return work(*arguments, **named)
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(None, partial(work, *arguments, **named))

@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import re
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,10 +14,11 @@ from grpc import StatusCode
 from service.rest.status import STATUSES
 from service.tensors import FP32
 from service.transport.seam import Code
+from tests.support import models
 from tests.support.bad import BAD, Bad
 from tests.support.requests import one, raw_request, simple_request
 from tests.support.rest import ask, binary_body, exchange, infer, infer_as
-from tests.support.servers import RunningServer
+from tests.support.servers import RunningServer, serve
 from tests.support.stub import Stub, refusal
 
 _ERROR_ID: Final = re.compile(r"error id [0-9a-f]+")
@@ -177,6 +179,20 @@ def test_body_that_grows_when_it_is_inflated(server: RunningServer) -> None:
     bomb = gzip.compress(bytes(70 << 20), 1)
     got = infer(server.http_address, "simple", bomb, {"Content-Encoding": "gzip"}).error()
     assert got == (413, f"the body is larger than {64 << 20} bytes (--max-message-mib)")
+
+
+@pytest.mark.parametrize("element", [b"{}", b"[]", b"0"])
+def test_json_that_grows_when_it_is_parsed(tmp_path: Path, element: bytes) -> None:
+    """What a body takes as values of Python is bounded by --max-received-mib, binary data aside."""
+    models.publish(tmp_path, "identity_fp32", models.identity(FP32))
+    bomb = b'{"inputs":[' + b",".join([element] * 500_000) + b"]}"
+    request = raw_request("identity_fp32", one(FP32, np.ones((1, 500_000), np.float32)))
+    body, headers = binary_body(request)
+    limits = ("--max-message-mib", "8", "--max-received-mib", "8")
+    with serve(tmp_path, *limits) as server:
+        status, text = infer(server.http_address, "identity_fp32", bomb).error()
+        assert (status, "bytes of memory" in text) == (413, True)
+        assert infer(server.http_address, "identity_fp32", body, headers).status == 200
 
 
 def test_server_goes_on(server: RunningServer, stub: Stub) -> None:
