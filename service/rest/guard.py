@@ -130,17 +130,20 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_unread()
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as wish:
-            if self.parser.get_method() == b"CONNECT":
-                self._refuse(400, "CONNECT is for proxies, and this is none")
+        while data:  # one connection may make any number of offers
+            try:
+                self.parser.feed_data(data)
                 return
-            head = self._head_without_upgrade()
-            self.parser = httptools.HttpRequestParser(self)
-            self._feed(head + data[wish.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(*self._refusal)
+            except httptools.HttpParserUpgrade as wish:
+                if self.parser.get_method() == b"CONNECT":
+                    self._refuse(400, "CONNECT is for proxies, and this is none")
+                    return
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                data = head + data[wish.args[0] :]
+            except httptools.HttpParserError:
+                self._refuse(*self._refusal)
+                return
 
     def _head_without_upgrade(self) -> bytes:
         """Return the head of a request that would be glad of another protocol, without the offer.
