@@ -133,7 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
         while data:  # one connection may make any number of offers
             try:
                 self.parser.feed_data(data)
-                return
+                data = b""
             except httptools.HttpParserUpgrade as wish:
                 if self.parser.get_method() == b"CONNECT":
                     self._refuse(400, "CONNECT is for proxies, and this is none")
