@@ -23,7 +23,7 @@ from service.inference.scheduler import Scheduler
 from service.inference.sequences.engine import SequenceEngine
 from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from service.repository.labels import read_labels
-from service.repository.layout import ModelSource, VersionSource
+from service.repository.layout import PYTHON_FILE, ModelSource, VersionSource
 from service.repository.manifest import MODEL_FILE, Manifest, check_files, read_manifest
 from service.repository.model_config import PYTHON, read_config
 from service.repository.signature import Graph, ModelSpec, normalised, resolve
@@ -109,6 +109,11 @@ class ModelLoader:
         threads = self._placement.threads(source.model, config)
         manifest = self._manifest(source, notes)
         path = source.model_file(config.default_model_filename if config is not None else "")
+        if not path.is_file() and (source.directory / PYTHON_FILE).is_file():
+            raise LoadError(
+                f"{path}: no such file; {PYTHON_FILE} is there, and is a model if config.pbtxt has "
+                'backend: "python"'
+            )
         options = manifest.session if manifest is not None else None
         wanted = self._placement.session_config(threads, config, options)
         _check_memory(path, wanted)

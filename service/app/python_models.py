@@ -82,7 +82,7 @@ def load_python(
     engine.start()
     load_s = time.monotonic() - started
     _LOG.info(
-        "model %s version %s is ready: python, %d instance(s), %s, loaded in %.2f s",
+        "model %s version %s is ready: python, instances: %d, %s, loaded in %.2f s",
         source.model,
         version,
         instances,

@@ -71,7 +71,7 @@ def _row(status: VersionStatus, model: Model | None) -> tuple[str, str, str, str
 
 def _batching(model: Model) -> str:
     if model.config.backend == PYTHON:
-        return "one request at a time"
+        return "requests are not joined"
     rows = model.config.max_batch_size
     return f"batches of up to {rows}" if model.signature.batched else "no batching"
 

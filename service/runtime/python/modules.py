@@ -18,6 +18,11 @@ from typing import Any, Final
 from service.errors import LoadError
 
 _PREFIX: Final = "penstock_model_"
+_TRITON_MODULE: Final = "triton_python_backend_utils"
+_OF_TRITON: Final = (
+    "models of Triton's Python backend have another interface; here it is a class Model with "
+    "infer(self, request), see docs/python-backend.md"
+)
 _counter: Final = itertools.count(1)
 
 
@@ -65,13 +70,17 @@ class ModelModule:
         try:
             spec.loader.exec_module(module)
         except BaseException as error:
-            raise LoadError(f"{self._file}: {described(error, self._file.parent)}") from error
+            text = described(error, self._file.parent)
+            if isinstance(error, ModuleNotFoundError) and error.name == _TRITON_MODULE:
+                text += f": {_OF_TRITON}"
+            raise LoadError(f"{self._file}: {text}") from error
         return self._class_of(module)
 
     def _class_of(self, module: ModuleType) -> Callable[..., Any]:
         found = getattr(module, "Model", None)
         if not isinstance(found, type):
-            raise LoadError(f"{self._file}: has no class Model")
+            of_triton = f": {_OF_TRITON}" if hasattr(module, "TritonPythonModel") else ""
+            raise LoadError(f"{self._file}: has no class Model{of_triton}")
         if not callable(getattr(found, "infer", None)):
             raise LoadError(f"{self._file}: its class Model has no method infer(self, request)")
         return found

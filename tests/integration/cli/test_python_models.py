@@ -59,11 +59,20 @@ def test_without_the_flag_nothing_is_run(penstock: Run, tmp_path: Path, command:
     assert not marker.exists()
 
 
+def test_code_without_its_backend_is_told(penstock: Run, models: Path) -> None:
+    """A version with model.py alone, and a config.pbtxt that names no backend."""
+    (models / "repeat_int32" / "config.pbtxt").unlink()
+    ran = penstock("check", models, FLAG)
+    assert ran.code == 1
+    assert "model.onnx: no such file; model.py is there" in ran.out
+    assert 'backend: "python"' in ran.out
+
+
 def test_check_loads_them(penstock: Run, models: Path) -> None:
     """Each has its line."""
     ran = penstock("check", models, FLAG)
     assert ran.code == 0
-    assert ran.out.count("python; one request at a time") == 2
+    assert ran.out.count("python; requests are not joined") == 2
 
 
 def test_a_manifest_guards_the_code(penstock: Run, models: Path) -> None:

@@ -109,6 +109,15 @@ def test_what_cannot_be_used_is_told_with_its_line(
     assert failure(write(tmp_path, text)) == expected
 
 
+@pytest.mark.parametrize(
+    "text", ["import triton_python_backend_utils as utils\n", "class TritonPythonModel: ...\n"]
+)
+def test_a_model_for_triton_is_told_what_is_expected_here(tmp_path: Path, text: str) -> None:
+    """The error names the interface and the page that describes it."""
+    error = failure(write(tmp_path, text))
+    assert error.endswith("infer(self, request), see docs/python-backend.md")
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     """A version of a Python model without model.py says what is expected."""
     assert failure(tmp_path / "model.py").startswith("no such file")
