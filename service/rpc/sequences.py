@@ -1,6 +1,6 @@
 """Which sequence a request belongs to: by its parameters, or by the stream that it came on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from service.errors import InvalidRequest, RequestError, shown
@@ -57,6 +57,7 @@ class Placed:
         has_id = wanted is not None and bool(wanted.id)
         if engine.spec.is_inferred and not has_id and (sent is not None or scope is None):
             # It brings its states along, as if nobody kept any.
+            _check_states(model, engine.hidden_inputs, request)
             return replace(parameters, sequence=None), model.signature
         if sent is not None:
             raise InvalidRequest(
@@ -65,6 +66,19 @@ class Placed:
             )
         step = self.step(engine.spec, wanted)
         return replace(parameters, sequence=step), engine.signature
+
+
+def _check_states(model: Model, states: Collection[str], request: ModelInferRequest) -> None:
+    """Tell who sends all inputs but the states, and forgot the id perhaps, what to do."""
+    given = {tensor.name for tensor in request.inputs}
+    required = [spec.name for spec in model.signature.inputs if not spec.optional]
+    missing = [name for name in required if name not in given]
+    if missing and all(name in states for name in missing) and given.isdisjoint(states):
+        raise InvalidRequest(
+            f"missing required input(s) {missing} of model '{model.name}', which are its state: "
+            "give a sequence_id for the server to keep it, and sequence_start with the first "
+            "request; or use a stream of a server with --stream-state; or send the state"
+        )
 
 
 def goes_on(manager: Manager[Model], request: ModelInferRequest) -> bool:

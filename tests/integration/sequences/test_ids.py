@@ -201,6 +201,14 @@ def test_plain_requests_of_an_inferred_model_bring_their_state(stub: Stub) -> No
     assert total(stub, step("inferred", 3, 4, end=True)) == 6
 
 
+def test_forgotten_id_is_told(stub: Stub) -> None:
+    """A request with neither id nor state says which state is missing, and where it may be."""
+    code, text = refusal(stub.infer, raw_request("inferred", one(FP32, np.ones((1, 1), "<f4"))))
+    assert code is INVALID
+    assert "missing required input(s) ['total_in'] of model 'inferred', which are its state" in text
+    assert "give a sequence_id" in text
+
+
 @pytest.mark.parametrize("model", ["growing", "inferred"])
 def test_interleaved_sequences_keep_their_states(stub: Stub, model: str) -> None:
     """Steps of many sequences in random order add up as if each were alone."""
