@@ -78,7 +78,7 @@ def batching_of(model: Model, config: ModelConfig | None, manifest: Manifest | N
     if config is not None and (config.max_batch_size > 0 or config.input or config.output):
         if model.signature.batched:
             return yes + "config.pbtxt says so"
-        return "no: config.pbtxt says max_batch_size 0"
+        return "no: config.pbtxt says max_batch_size 0, its default"
     if model.signature.batched and manifest is not None:
         return yes + "proved by the exporter (manifest.json)"
     if model.signature.batched:

@@ -163,7 +163,8 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SettingsError(
-            f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}"
+            f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}; "
+            "--http-port takes another port, 0 a free one"
         ) from error
     listener.setblocking(False)
     return listener

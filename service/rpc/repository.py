@@ -122,8 +122,11 @@ class RepositoryService:
 
 
 def _refuse(_message: bytes) -> bytes:
-    # The text also where nothing is polled: clients match it.
-    raise NotPermitted("explicit model load / unload is not allowed if polling is enabled")
+    # Triton's text first, also where nothing is polled: clients look for it.
+    raise NotPermitted(
+        "explicit model load / unload is not allowed if polling is enabled; "
+        "penstock serve --model-control explicit allows it"
+    )
 
 
 def _model_of(message: bytes) -> bytes:

@@ -66,7 +66,7 @@ def test_inspect_an_onnx_file(penstock: Run, tmp_path: Path) -> None:
         (
             models.mlp(),
             'input { name: "X" data_type: TYPE_FP32 dims: [ -1, 784 ] }',
-            "no: config.pbtxt says max_batch_size 0",
+            "no: config.pbtxt says max_batch_size 0, its default",
         ),
         (models.coupled(), None, "no: requests are not batched: rows of a batch could not be"),
         (models.fixed_batch(), None, "no: axis 0 of 'X' is fixed at 2"),

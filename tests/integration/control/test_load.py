@@ -217,7 +217,10 @@ def test_failed_first_load(controlled: Controlled) -> None:
 def test_control_that_is_not_explicit(tmp_path: Path, serve: Serve, flags: tuple[str, ...]) -> None:
     """Loading and unloading are UNAVAILABLE, with Triton's text, also for names that are none."""
     models.publish(tmp_path, "plus", models.add_constant(1))
-    text = "explicit model load / unload is not allowed if polling is enabled"
+    text = (
+        "explicit model load / unload is not allowed if polling is enabled; "
+        "penstock serve --model-control explicit allows it"
+    )
     with serve(tmp_path, *flags) as server, server.stub() as stub:
         for name in ("plus", "../plus"):
             load = load_request(name)

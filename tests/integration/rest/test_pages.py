@@ -20,7 +20,10 @@ from tests.support.rest import Answer, ask, infer
 from tests.support.servers import RunningServer, serve
 from tests.support.stub import Stub
 
-EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
+EXPLICIT = (
+    "explicit model load / unload is not allowed if polling is enabled; "
+    "penstock serve --model-control explicit allows it"
+)
 
 
 def get(server: RunningServer, path: str, headers: Mapping[str, str] | None = None) -> Answer:
