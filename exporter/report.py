@@ -63,6 +63,7 @@ class Report:
             "inputs": [_spec(spec) for spec in manifest.inputs],
             "outputs": [_spec(spec) for spec in manifest.outputs],
             "axes": [asdict(axis) for axis in manifest.axes],
+            "state": dict(manifest.state),
             "tolerance": asdict(manifest.tolerance),
             "parity": [asdict(entry) for entry in manifest.parity],
             "columns": [asdict(column) for column in self.agreement.columns],
@@ -137,6 +138,10 @@ def as_text(report: Report, path: Path, repository: str, *, published: bool) -> 
         f"  axis     {axis.name}: proved at {', '.join(map(str, axis.proved))}"
         for axis in manifest.axes
         if axis.name != "batch"
+    ]
+    lines += [
+        f"  state    {output} into {name}: proved over several steps"
+        for name, output in manifest.state.items()
     ]
     if report.compression_table:
         lines.append(report.compression_table.rstrip("\n"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.app.placement import Placement
 from service.app.python_models import check_allowed, load_python, python_file
-from service.app.sequences import Sequences, find_sequences, sequence_engine
+from service.app.sequences import Sequences, find_sequences, is_brief, sequence_engine
 from service.config import Settings
 from service.errors import LoadError, ManifestError
 from service.inference.admission import SchedulerConfig
@@ -37,7 +37,6 @@ from service.runtime.session import OnnxBackend, Session, SessionConfig
 from service.runtime.strings import MovedStrings, only_moves_strings
 from service.runtime.threads import ONE_THREAD, ThreadPlan
 from service.runtime.warmup import (
-    gains_nothing_from_threads,
     proves_batching,
     replay_golden,
     run_warmups,
@@ -126,7 +125,7 @@ class ModelLoader:
                 spec = self._resolve(session, source, config, manifest, notes)
             if sequences is None and _takes_bytes(session, spec):
                 spec = replace(spec, signature=replace(spec.signature, takes_bytes=True))
-            if threads.is_share and _is_brief(session, spec, sequences):
+            if threads.is_share and is_brief(session, spec, sequences):
                 wide, threads = session, ONE_THREAD
                 session = Session(path, replace(session.config, intra_op_threads=threads.threads))
                 wide.close()
@@ -293,16 +292,6 @@ class ModelLoader:
         )
         scheduler.start()
         return scheduler
-
-
-def _is_brief(session: Session, spec: ModelSpec, sequences: Sequences | None) -> bool:
-    """Tell whether a second thread is of no use to the largest batch, of steps if it has states."""
-    if session.config.intra_op_threads == 1:
-        return False
-    if sequences is None:
-        return gains_nothing_from_threads(session, spec.graph, spec.max_batch_size)
-    steps = sequences.backend(session)
-    return gains_nothing_from_threads(steps, steps.signature, sequences.model.max_batch_size)
 
 
 def _takes_bytes(session: Session, spec: ModelSpec) -> bool:

@@ -33,7 +33,7 @@ from service.repository.stateful import (
 )
 from service.runtime.session import Session
 from service.runtime.states import StateBackend
-from service.runtime.warmup import proves_batching
+from service.runtime.warmup import gains_nothing_from_threads, proves_batching
 from service.tensors import Tensors
 
 _LOG = logging.getLogger(__name__)
@@ -138,6 +138,16 @@ def _resolve(
     if proves_batching(backend, backend.signature):
         return replace(found, model=replace(found.model, is_proved=True))
     return attempt(batching=False)
+
+
+def is_brief(session: Session, spec: ModelSpec, sequences: Sequences | None) -> bool:
+    """Tell whether a second thread is of no use to the largest batch, of steps if it has states."""
+    if session.config.intra_op_threads == 1:
+        return False
+    if sequences is None:
+        return gains_nothing_from_threads(session, spec.graph, spec.max_batch_size)
+    steps = sequences.backend(session)
+    return gains_nothing_from_threads(steps, steps.signature, sequences.model.max_batch_size)
 
 
 def sequence_engine(
