@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.app.placement import Placement
+from service.app.policies import batch_policy, queue_policy
 from service.app.python_models import check_allowed, load_python, python_file
 from service.app.sequences import Sequences, find_sequences, is_brief, sequence_engine
 from service.config import Settings
@@ -16,12 +17,10 @@ from service.inference.admission import SchedulerConfig
 from service.inference.backend import Backend
 from service.inference.engine import Engine
 from service.inference.model import Model
-from service.inference.policy import BatchPolicy
-from service.inference.queue import LevelPolicy, QueuePolicy
 from service.inference.reshape import ReshapingBackend
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.engine import SequenceEngine
-from service.pb.model_config_pb2 import ModelConfig, ModelQueuePolicy
+from service.pb.model_config_pb2 import ModelConfig
 from service.repository.labels import read_labels
 from service.repository.layout import PYTHON_FILE, ModelSource, VersionSource
 from service.repository.manifest import MODEL_FILE, Manifest, check_files, read_manifest
@@ -353,40 +352,6 @@ def _check_memory(path: Path, wanted: SessionConfig) -> None:
             f"{path}: {path.stat().st_size >> 20} MiB, but its share of --gpu-memory-mib is "
             f"{share >> 20} MiB: raise it, or serve fewer models on this GPU",
         )
-
-
-def batch_policy(config: ModelConfig, spec: ModelSpec) -> BatchPolicy:
-    """Return how requests are batched by a normalised configuration."""
-    batching = config.dynamic_batching
-    return BatchPolicy(
-        max_rows=max(1, spec.max_batch_size),
-        preferred_rows=tuple(sorted(batching.preferred_batch_size)),
-        max_delay_s=batching.max_queue_delay_microseconds / 1e6,
-    )
-
-
-def queue_policy(config: ModelConfig) -> QueuePolicy:
-    """Return how requests wait by a normalised configuration."""
-    batching = config.dynamic_batching
-    levels = max(1, batching.priority_levels)
-    return QueuePolicy(
-        levels=levels,
-        default_level=batching.default_priority_level or levels,
-        default=_level_policy(batching.default_queue_policy),
-        by_level=tuple(
-            (level, _level_policy(policy))
-            for level, policy in sorted(batching.priority_queue_policy.items())
-        ),
-    )
-
-
-def _level_policy(policy: ModelQueuePolicy) -> LevelPolicy:
-    return LevelPolicy(
-        timeout_s=policy.default_timeout_microseconds / 1e6,
-        rejects=policy.timeout_action == ModelQueuePolicy.REJECT,
-        overridable=policy.allow_timeout_override,
-        max_requests=policy.max_queue_size,
-    )
 
 
 def _log_ready(model: Model, threads: ThreadPlan) -> None:
