@@ -10,11 +10,15 @@ from service.transport.seam import Code
 class ServedModel:
     """A model version as the infer RPCs use it."""
 
-    __slots__ = ("encoder", "model", "scheduler")
+    __slots__ = ("asked", "encoder", "model", "scheduler")
 
-    def __init__(self, model: Model, encoder: ReplyEncoder | None = None) -> None:
-        """model: to be used. encoder: None: one that sends outputs as they are."""
+    def __init__(self, model: Model, asked: str = "", encoder: ReplyEncoder | None = None) -> None:
+        """model: to be used. asked: the version that requests name; "": the newest one.
+
+        encoder: None: one that sends outputs as they are.
+        """
         self.model = model
+        self.asked = asked
         self.scheduler = model.scheduler
         self.encoder = encoder or ReplyEncoder(model.name, model.version, model.signature)
 
@@ -24,7 +28,7 @@ class ServedModel:
         encoder = DeliveringEncoder(
             model.name, model.version, model.signature, model.labels, delivery
         )
-        return ServedModel(model, encoder)
+        return ServedModel(model, self.asked, encoder)
 
     def record(self, code: Code, count: int = 1) -> None:
         """Count answers."""
@@ -45,8 +49,8 @@ class ServedModels:
         if self._generation != self._manager.generation:  # what is gone is let go of
             self._known.clear()
             self._generation = self._manager.generation
-        key = (model.name, model.version)
+        key = (model.name, model.version if version else "")
         served = self._known.get(key)
         if served is None or served.model is not model:
-            served = self._known[key] = ServedModel(model)
+            served = self._known[key] = ServedModel(model, key[1])
         return served

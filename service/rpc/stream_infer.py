@@ -45,7 +45,7 @@ class StreamInfer:
         self._over = False
         self._drains = False
         self._engines: dict[SequenceEngine, object] = {}  # of sequences that came, and their scope
-        self._met: dict[str, Model] = {}  # that keep states, by name: the last that served
+        self._met: dict[tuple[str, str], Model] = {}  # the last, by name and version asked for
 
     def message(self, ticket: int, message: bytes) -> None:
         """Take one request of the stream."""
@@ -71,19 +71,19 @@ class StreamInfer:
         elif request.ended:  # before it was noted
             self._settled(ticket)
 
-    def meet(self, model: Model) -> None:
-        """Note which version serves: what one before kept for this stream is lost with it."""
-        engine, before = model.sequences, self._met.get(model.name)
+    def meet(self, served: ServedModel) -> None:
+        """Note what serves: what another version has kept for the same requests is lost."""
+        model, key = served.model, (served.model.name, served.asked)
+        engine, before = model.sequences, self._met.get(key)
         if engine is None or before is model:
             return
-        self._met[model.name] = model
+        self._met[key] = model
         old = before.sequences if before is not None else None
-        if before is None or old is None:
+        if old is None:
             return
-        if old.is_closing or before.version == model.version:
-            engine.succeed(old, self)
-            with self._lock:
-                self._engines[engine] = self._engines.pop(old, self)
+        engine.succeed(old, self)
+        with self._lock:
+            self._engines[engine] = self._engines.pop(old, self)
 
     def half_closed(self) -> None:
         """End the stream after the last answer."""
@@ -208,7 +208,7 @@ class _StreamExchange:
     def begin(self, served: ServedModel) -> None:
         """Note which model answers: a decoupled one does so out of the order of requests."""
         self.served = served
-        self._stream.meet(served.model)
+        self._stream.meet(served)
         if served.model.decoupled and self._responses is None:
             self._stream.detach(self._ticket)
             self._responses = Responses(self._stream, self._ticket)

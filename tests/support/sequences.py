@@ -181,10 +181,12 @@ def step(
     datatype: Any = FP32,
     tensor: str = "X",
     request_id: str = "",
+    version: str = "",
 ) -> ModelInferRequest:
     """Return a request of a sequence; name: None for the one of its stream."""
     array = value if isinstance(value, np.ndarray) else np.full((1, 1), value, datatype.numpy)
     request = raw_request(model, one(datatype, array, tensor), request_id=request_id)
+    request.model_version = version
     if isinstance(name, str):
         request.parameters["sequence_id"].string_param = name
     elif name is not None:

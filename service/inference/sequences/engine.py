@@ -187,11 +187,6 @@ class SequenceEngine:
             changes = self._table.release(scope, self._clock())
         self._apply(changes)
 
-    @property
-    def is_closing(self) -> bool:
-        """True once `close` was called."""
-        return self._table.is_closing
-
     def owes(self, scope: object) -> bool:
         """Tell whether a scope has a sequence without an id that has not got to its END."""
         with self._lock:

@@ -171,6 +171,27 @@ def test_stream_whose_state_went_with_its_version_is_told(serve: Serve, tmp_path
         assert [cut.say("total", 7, 0, start=True), cut.say("total", 1)] == [7, 8]
 
 
+def test_stream_is_told_of_a_newer_version_beside_its_own(serve: Serve, tmp_path: Path) -> None:
+    """Where the newest version is another one than before a stream without an id has to start.
+
+    Who names versions has a sequence of each, and neither begins anew unasked.
+    """
+    more = 'parameters { key: "sequence_scope" value: { string_value: "stream" } }'
+    config = accumulator_config("total", LONG, more + " version_policy: { all { } }")
+    model = sequences.accumulator()
+    models.publish(tmp_path, "total", model, config=config)
+    with serve(tmp_path, "--watch", "0.05") as server, server.stub() as stub:
+        newest, named = Talk(stub), Talk(stub)
+        assert [newest.say("total", 1), named.say("total", 1, version="1")] == [1, 1]
+        models.publish_by_rename(tmp_path, "total", model, 2)
+        eventually(lambda: "version 2 is ready" in server.log.read_text(), "version 2")
+        assert "must specify the START flag" in newest.fails("total", 1)
+        assert newest.say("total", 5, 0, start=True) == 5
+        for total in (2, 3):
+            assert named.say("total", 1, version="1") == total
+            assert named.say("total", 10, version="2") == 10 * (total - 1)
+
+
 def test_new_version_knows_nothing_of_the_old_ones_sequences(serve: Serve, tmp_path: Path) -> None:
     """A sequence in progress ends with its version; its next request is told to start."""
     model = sequences.accumulator()
