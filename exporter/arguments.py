@@ -28,6 +28,7 @@ argument. An --input is NAME:TYPE[EXTENTS] with the name of an argument of forwa
   image:float32[batch,784]                       axis 0 is the batch, of any size
   tokens:int64[batch,length]=0..30521            a second free axis, values in a range
   image:float32[batch,3,height=64,width=64]      free axes, tried at 64 by default
+  h0:float32[1,batch,16]                         a state, whose batch may be on any axis
 
 example: model.py holds `def build_model() -> nn.Module`, training wrote weights.safetensors
   penstock-export model.py:build_model --weights weights.safetensors \\
