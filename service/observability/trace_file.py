@@ -89,8 +89,8 @@ class TraceFile:
             self._parts += 1
         self._part.append(texts)
         if self._part.count >= frequency:
-            self._part.close()
-            self._part = None
+            part, self._part = self._part, None  # also if it cannot be closed
+            part.close()
 
     def _drop(self, reason: str) -> None:
         self.dropped += 1

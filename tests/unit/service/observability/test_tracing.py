@@ -1,9 +1,12 @@
 """Which requests are traced by which settings, and the file that traces go to."""
 
+import errno
+import io
 import json
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -182,6 +185,25 @@ def test_a_full_disk_costs_traces_and_nothing_else(caplog: pytest.LogCaptureFixt
     assert file.dropped == 3
     assert len(caplog.records) == 1
     assert "No space left" in caplog.text
+
+
+def test_a_file_that_cannot_be_closed_is_not_written_to_again(tmp_path: Path) -> None:
+    """Network file systems tell when a file is closed that they are full; tracing goes on."""
+    file = TraceFile(str(tmp_path / "t"))
+
+    class Quota(io.FileIO):
+        def close(self) -> None:
+            is_first = not self.closed
+            super().close()
+            if is_first:
+                raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with patch("os.fdopen", lambda descriptor, *_, **__: Quota(descriptor, "wb")):
+        for number in range(3):
+            file.put([{"id": number}], 1)
+        file.close()
+    written = [json.loads((tmp_path / f"t.{number}").read_text()) for number in range(3)]
+    assert written == [[{"id": 0}], [{"id": 1}], [{"id": 2}]]
 
 
 def test_a_slow_disk_bounds_what_waits(tmp_path: Path) -> None:
