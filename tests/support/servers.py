@@ -21,6 +21,7 @@ from tests.support.stub import Stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _READY = "penstock ready "
+_FREE_PORTS = ("--port", "0", "--http-port", "0")
 _STOP_S = 40.0  # longer than the longest drain
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -147,9 +148,9 @@ def serve_inside(settings: Settings) -> Iterator[Server]:
 
 
 def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `penstock serve` that is expected to end by itself."""
+    """Run `penstock serve` that is expected to end by itself, on free ports unless given."""
     return subprocess.run(
-        [sys.executable, "-m", "service", "serve", *arguments],
+        [sys.executable, "-m", "service", "serve", *_FREE_PORTS, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
