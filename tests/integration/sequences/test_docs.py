@@ -28,8 +28,9 @@ def run(program: str, directory: Path) -> list[str]:
 
 
 def test_gru_streams_with_no_configuration(tmp_path: Path) -> None:
-    """The module is exported, served, and streamed to by the programs of the page."""
+    """The module is exported, served, and asked by the programs of the page."""
     run(BLOCKS["export"], tmp_path)
+    program = BLOCKS["stream"] + BLOCKS["ids"]
     with serve(tmp_path / "models", "--stream-state") as server:
-        printed = run(BLOCKS["stream"].replace("127.0.0.1:8001", server.address), tmp_path)
-    assert printed == ["(1, 1, 16)"] * 20
+        printed = run(program.replace("127.0.0.1:8001", server.address), tmp_path)
+    assert printed == ["(1, 1, 16)"] * 21
