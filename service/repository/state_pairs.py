@@ -23,6 +23,12 @@ _WORDS: Final = (
     ("initial", "final"),
     ("before", "after"),
 )
+# These stand in the names of every other tensor too: the rest of the name has to speak of state.
+_COMMON: Final = ("input", "out")
+_OF_STATE: Final = re.compile(
+    r"(?<![a-z])(states?|hidden|cell|cache|memory|mem|carry|context|ctx|kv|keys?|values?|[hc])(?![a-z])",
+    re.IGNORECASE,
+)
 _ENDS: Final = (("0", "n"), ("_0", "_n"), ("x", "y"))  # h0 and hn, hx and hy
 _BARE: Final = ("next", "new", "out", "present")  # state and state_next
 _SHORT: Final = re.compile(r"[hc](_?0|x)")  # the names of recurrent networks
@@ -45,14 +51,24 @@ def successors(name: str) -> Iterator[str]:
     """Yield the names that the output of a state may have whose input has this name."""
     for before, after in _WORDS:
         for start, end in _words_of(name, before):
-            yield name[:start] + after + name[end:]
+            if _says_enough(before, name[:start] + name[end:]):
+                yield name[:start] + after + name[end:]
     if _SHORT.fullmatch(name):
         for before, after in _ENDS:
             if name.endswith(before):
                 yield name.removesuffix(before) + after
     for word in _BARE:
+        if not _says_enough(word, name):
+            continue
         yield f"{name}_{word}"
         yield f"{word}_{name}"
+
+
+def _says_enough(word: str, rest: str) -> bool:
+    """Tell whether a name means a state by this word and what else it says."""
+    if word in _COMMON:
+        return _OF_STATE.search(rest) is not None
+    return word != "in" or any(letter.isalpha() for letter in rest)
 
 
 def fits(output: GraphTensor, tensor: GraphTensor) -> bool:

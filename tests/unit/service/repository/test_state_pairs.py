@@ -32,6 +32,9 @@ def graph(states: list[GraphTensor], outputs: list[GraphTensor]) -> Graph:
         ("in_state", "out_state"),
         ("input_state", "output_state"),
         ("lstm/h_in", "lstm/h_out"),
+        ("x_in", "x_out"),
+        ("input_h", "output_h"),
+        ("hidden", "hidden_out"),
         ("h0", "hn"),
         ("c0", "cn"),
         ("h_0", "h_n"),
@@ -57,6 +60,12 @@ def test_names_that_belong_together(name: str, output: str) -> None:
         ("min", "mout"),  # "in" is no word of its own here
         ("lengths", "probabilities"),
         ("past", "future"),
+        ("input", "output"),
+        ("input_0", "output_0"),
+        ("input_ids", "output_ids"),
+        ("in", "out"),
+        ("in_1", "out_1"),
+        ("mask", "mask_out"),
         ("b0", "bn"),
     ],
 )
