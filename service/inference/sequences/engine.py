@@ -36,6 +36,7 @@ from service.tensors import Signature, Tensors
 
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
+_WARN_EVERY_S: Final = 60.0
 
 
 class SequenceEngine:
@@ -74,6 +75,7 @@ class SequenceEngine:
         self._emptied = threading.Condition(self._lock)
         self._looks_at = math.inf  # when the thread looks by itself
         self._stops = False
+        self._warns_from = -math.inf
         self._on_fewer: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._watch, name=f"{model}-sequences", daemon=True)
         runner.bind(self._ended, self._look_sooner)
@@ -149,11 +151,7 @@ class SequenceEngine:
             replaced = self._table.replaced - replaced
             self._ring()
         if replaced:
-            _LOG.warning(
-                "model %s: sequence %s was started anew before its end",
-                self._model,
-                shown(str(wanted.id)),
-            )
+            self._warn_of_start(wanted)
         if request.ended:  # its caller left before on_leave was set
             self._left(step, request)
         self._apply(changes, deferred=deferred)
@@ -243,6 +241,20 @@ class SequenceEngine:
         self._apply(changes)
         if self._runner.wakes_at <= self._clock():
             self._runner.flush()
+
+    def _warn_of_start(self, wanted: SequenceStep) -> None:
+        """Log that a sequence was started anew; now and then, for any caller can bring it about."""
+        now = self._clock()
+        if now < self._warns_from:
+            return
+        self._warns_from = now + _WARN_EVERY_S
+        _LOG.warning(
+            "model %s: sequence %s was started anew before its end; what follows of this kind "
+            "within %.0f s is counted, not logged",
+            self._model,
+            shown(str(wanted.id)),
+            _WARN_EVERY_S,
+        )
 
     def _schedulers(self) -> list[Scheduler]:
         return [self._scheduler] if self._plain is None else [self._scheduler, self._plain]

@@ -98,6 +98,17 @@ def test_idle_time_counts_from_the_last_answer() -> None:
         assert refused(made, 1).startswith("no request for 10 s")
 
 
+def test_starts_of_live_sequences_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Callers can begin a sequence anew as often as they like: one of them a minute is logged."""
+    with rig(idle_s=1000.0) as made:
+        for seconds in (0.0, 59.0, 2.0):
+            made.pass_time(seconds)
+            for _ in range(3):
+                assert made.send(1, 1, start=True).total == 1
+        assert made.engine.counts().replaced == 8
+    assert sum("was started anew" in record.message for record in caplog.records) == 2
+
+
 def test_start_forgets_why_the_one_before_ended() -> None:
     """The reason is told until the id is used again."""
     with rig() as made:
