@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from service import __version__
 from service.cli.bench import plot
 from service.cli.bench.arguments import Plan, plan_of
+from service.cli.bench.interrupt import interruptible_waits
 from service.cli.bench.knee import Advice, Point, advise
 from service.cli.bench.measure import Timing, measure
 from service.cli.bench.progress import Progress
@@ -98,11 +99,12 @@ class _Bench:
         loads = list(_loads(self._plan))
         levels: list[Level] = []
         try:
-            for number, load in enumerate(loads, 1):
-                self._progress.begin(str(load), number, len(loads))
-                levels.append(self._measure_one(load))
-                if levels[-1].end == "interrupted":
-                    raise KeyboardInterrupt
+            with interruptible_waits() as wait:
+                for number, load in enumerate(loads, 1):
+                    self._progress.begin(str(load), number, len(loads))
+                    levels.append(self._measure_one(load, wait))
+                    if levels[-1].end == "interrupted":
+                        raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.interrupted = True
         except ServerUnreachable as error:
@@ -113,7 +115,7 @@ class _Bench:
             self._progress.end()
         return levels
 
-    def _measure_one(self, load: Load) -> Level:
+    def _measure_one(self, load: Load, wait: Callable[[float], None]) -> Level:
         plan = self._plan
         before: list[Totals | None] = []
         try:
@@ -122,6 +124,7 @@ class _Bench:
                 Timing(plan.warm_up_s, plan.window_s, plan.max_s, plan.agreement),
                 on_warm=lambda: before.append(self._totals()),
                 on_window=self._progress.window,
+                sleep=wait,
             )
         except OSError as error:
             raise ServerUnreachable(str(error)) from error
