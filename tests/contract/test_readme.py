@@ -95,7 +95,7 @@ def test_grpcurl_example(server: RunningServer, tmp_path: Path) -> None:
 def test_curl_example(server: RunningServer, tmp_path: Path) -> None:
     """The command with curl prints the scores of one row."""
     if shutil.which("curl") is None:
-        pytest.skip("curl is not here")
+        _missing("curl is not here: install it")
     (output,) = json.loads(run_shell(server, "curl", tmp_path))["outputs"]
     assert (output["name"], output["shape"], len(output["data"])) == ("output", [1, 2], 2)
 
