@@ -118,10 +118,10 @@ def tapped(server: servers.RunningServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def examples_untapped(examples: str) -> str:
-    """Return the address of Triton's examples at which no call counts as one of the client's."""
-    (upstream,) = [tap.upstream for tap in _TAPS if tap.address == examples]
-    return upstream
+def examples_tap(examples: str) -> Tap:
+    """Return the tap before Triton's examples: at its upstream no call counts as a client's."""
+    (tap,) = [tap for tap in _TAPS if tap.address == examples]
+    return tap
 
 
 @pytest.fixture(autouse=True)

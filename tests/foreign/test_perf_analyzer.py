@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from tests.support.stub import Stub
+from tests.support.tap import Tap
 from tests.support.waiting import eventually
 
 _REQUESTS = 200
@@ -55,28 +56,31 @@ def test_perf_analyzer(
     options: list[str],
     perf_analyzer: list[str],
     examples: str,
-    examples_untapped: str,
+    examples_tap: Tap,
     transport: str,
 ) -> None:
-    """Every request is answered, and the server's statistics count what the client has sent."""
+    """Every request is answered, and the server's statistics count what the wire has seen."""
     if options == _UNARY_SEQUENCES and transport == "threaded":
         # When it stops, it sends the END of a sequence without waiting for the request before, and
         # grpcio gives calls of their own to its threads in any order.
         pytest.skip("calls of their own have no order on the threaded transport")
     model = options[1]
-    with grpc.insecure_channel(examples_untapped) as channel:
+    with grpc.insecure_channel(examples_tap.upstream) as channel:
         before = Stub(channel).stats_of(model)
         report = measure([*perf_analyzer, "-u", examples, *options])
-        sent = number("Request count", report)
-        assert sent >= _REQUESTS  # more where it finishes its sequences
 
         def counted() -> bool:
             after = Stub(channel).stats_of(model)
             success = after.inference_stats.success.count - before.inference_stats.success.count
-            return (success, after.inference_count - before.inference_count) == (sent, sent * rows)
+            rows_run = after.inference_count - before.inference_count
+            sent, answered = infers(examples_tap)
+            return sent == answered == success and rows_run == sent * rows
 
-        eventually(counted, f"{sent} requests are in the statistics")
-    # Its own look at the statistics begins when the first requests may have been answered.
+        eventually(counted, "the statistics count every request of the wire")
+    sent, _ = infers(examples_tap)
+    # It looks once a second, and may do so before the answers to the last requests of its
+    # sequences; its own look at the statistics begins when the first may have been answered.
+    assert _REQUESTS <= number("Request count", report) <= sent
     assert 0 < number("Successful request count", report) <= sent
 
 
@@ -93,6 +97,12 @@ def test_decoupled(perf_analyzer: list[str], examples: str, tmp_path: Path) -> N
     assert number("Request count", report) == _REQUESTS
     throughput = [float(value) for value in re.findall(r"hroughput: ([\d.]+) infer/sec", report)]
     assert throughput[1] == pytest.approx(3 * throughput[0], rel=0.01)
+
+
+def infers(tap: Tap) -> tuple[int, int]:
+    """Count the requests for inference that went by, and their answers."""
+    calls = [call for call in tap.calls if call.path.endswith("Infer")]
+    return sum(len(call.requests) for call in calls), sum(call.answers for call in calls)
 
 
 def measure(command: list[str]) -> str:

@@ -57,6 +57,12 @@ class Tap:
         host, port = self._listener.getsockname()
         return f"{host}:{port}"
 
+    @property
+    def calls(self) -> list[Call]:
+        """Return the calls begun since `take`, and leave them."""
+        with self._lock:
+            return list(self._calls)
+
     def take(self) -> list[Call]:
         """Return the calls begun since the last time."""
         with self._lock:
