@@ -45,12 +45,16 @@ DEFAULTS: Final = TraceSettings()
 
 @dataclass(slots=True)
 class Trace:
-    """One request that is traced. Times are nanoseconds of the monotonic clock."""
+    """One request that is traced. Times are nanoseconds of the monotonic clock.
 
-    id: int
+    counter: whose count it is one of, by the name of its settings. id: given when it is counted.
+    """
+
     model: str
     version: str
     settings: TraceSettings
+    counter: str
+    id: int = 0
     request_id: str = ""
     times: list[tuple[str, int]] = field(default_factory=list)
     tensors: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +100,7 @@ class Tracer:
         self._lock = threading.Lock()  # guards all that follows
         self._own: dict[str, dict[str, Value]] = {_SERVER: {}}
         self._seen: Counter[str] = Counter()
+        self._begun: Counter[str] = Counter()  # traces that are not counted yet, by counter
         self._traced: dict[str, bool] = {_SERVER: False}  # which have settings, and trace
         self._ids = itertools.count(1)
 
@@ -122,7 +127,10 @@ class Tracer:
         return self.is_on and self.settings(model).is_on
 
     def sample(self, model: str, version: str) -> Trace | None:
-        """Return the trace of a request that has come, None if it is not traced."""
+        """Return the trace of a request that has come, None if it is not traced.
+
+        Every trace goes to `count` or to `discard`, once.
+        """
         with self._lock:
             settings = self._resolve(model)
             if not settings.is_on:
@@ -131,18 +139,34 @@ class Tracer:
             self._seen[scope] += 1
             if self._seen[scope] % settings.rate:
                 return None
-            trace = Trace(next(self._ids), model, version, settings)
-            is_last = settings.count == 1
-            if settings.count > 0:
-                self._owner(model, "count")["count"] = settings.count - 1
-        if is_last:
-            self._refresh()
-        return trace
+            counter = model if "count" in self._own.get(model, {}) else _SERVER
+            if 0 < settings.count <= self._begun[counter]:
+                return None  # those that are under way are all that are asked for
+            self._begun[counter] += 1
+            return Trace(model, version, settings, counter)
 
-    def finish(self, trace: Trace) -> None:
+    def count(self, trace: Trace) -> bool:
+        """Count a trace, whose request ends. False if it is not wanted any more."""
+        with self._lock:
+            self._begun[trace.counter] -= 1
+            own = self._own.get(trace.counter, {})
+            count = own.get("count", -1)
+            if isinstance(count, int) and count > 0:
+                own["count"] = count - 1
+            trace.id = next(self._ids)
+        if count == 1:
+            self._refresh()
+        return count != 0
+
+    def write(self, trace: Trace) -> None:
         """Hand a trace to the file, which is written by a thread of its own."""
         if self._file is not None:
             self._file.put(trace.records(), trace.settings.log_frequency)
+
+    def discard(self, trace: Trace) -> None:
+        """Forget a trace, of a request that was refused after all: another one is in its place."""
+        with self._lock:
+            self._begun[trace.counter] -= 1
 
     def dropped(self) -> int:
         """Return how many traces were not written."""
@@ -155,10 +179,6 @@ class Tracer:
 
     def _resolve(self, model: str) -> TraceSettings:
         return TraceSettings(**{**self._own[_SERVER], **self._own.get(model, {})})  # type: ignore[arg-type]
-
-    def _owner(self, model: str, name: str) -> dict[str, Value]:
-        own = self._own.get(model, {})
-        return own if name in own else self._own[_SERVER]
 
     def _refresh(self) -> None:
         with self._lock:

@@ -328,13 +328,13 @@ class InferService:
         exchange.begin(plan.served)
         exchange.wants_empty_final = plan.parameters.wants_empty_final
         on_end: OnEnd = exchange.ended
-        lease = None
+        lease = trace = None
         if plan.windows:
             lease = Lease(plan.windows)
             on_end = lease.until(on_end)
         if self._tracer.is_on:
             model, name = plan.served.model, exchange.request_id
-            on_end = traced(self._tracer, model, inputs, name, self._taken_ns, on_end)
+            trace, on_end = traced(self._tracer, model, inputs, name, self._taken_ns, on_end)
         request = Request(
             inputs,
             plan.outputs,
@@ -355,6 +355,8 @@ class InferService:
         except BaseException as error:
             if lease is not None:
                 lease.release()
+            if trace is not None:
+                self._tracer.discard(trace)
             if isinstance(error, QueueFull | DeadlineUnmeetable):
                 scheduler.stats.record_failure(0)  # by the queue's policy, not by the request
             raise

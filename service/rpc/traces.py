@@ -71,14 +71,15 @@ class TraceService:
 
 def traced(
     tracer: Tracer, model: Model, inputs: Tensors, request_id: str, taken_ns: int, on_end: OnEnd
-) -> OnEnd:
-    """Return what is told the end of a request: on_end, and its trace if it has one.
+) -> tuple[Trace | None, OnEnd]:
+    """Return the trace of a request, if it has one, and what is told the end of the request.
 
+    A request that is refused before its end has a trace to be discarded.
     taken_ns: when the request was taken, of perf_counter_ns.
     """
     trace = tracer.sample(model.name, model.version)
     if trace is None:
-        return on_end
+        return None, on_end
     trace.request_id = request_id
     trace.note("REQUEST_START", taken_ns)
     queued = time.perf_counter_ns()
@@ -86,14 +87,16 @@ def traced(
     trace.keep("TENSOR_QUEUE_INPUT", inputs, model.signature.inputs)
 
     def ended(outcome: Outcome) -> None:
-        if outcome.outputs is not None:
+        is_wanted = tracer.count(trace)  # before its caller is answered, who may ask for the count
+        if is_wanted and outcome.outputs is not None:
             trace.keep("TENSOR_BACKEND_OUTPUT", outcome.outputs, model.signature.outputs)
         on_end(outcome)
-        _note_compute(trace, queued, outcome)
-        trace.note("REQUEST_END", time.perf_counter_ns())
-        tracer.finish(trace)
+        if is_wanted:
+            _note_compute(trace, queued, outcome)
+            trace.note("REQUEST_END", time.perf_counter_ns())
+            tracer.write(trace)
 
-    return ended
+    return trace, ended
 
 
 def _note_compute(trace: Trace, queued: int, outcome: Outcome) -> None:

@@ -229,9 +229,13 @@ def test_no_caller_chooses_the_place_of_the_log(stub: Stub) -> None:
 
 
 def test_traces_of_real_requests(repository: Path, tmp_path: Path, serve: Serve) -> None:
-    """Also of a form that the lane knows, unary and streaming, and only as many as were asked."""
+    """Also of a form that the lane knows, unary and streaming, and only as many as were asked.
+
+    Requests that are refused are none of them.
+    """
     path = tmp_path / "trace.json"
-    with serve(repository, "--trace-file", path) as server, server.stub() as stub:
+    flags = ("--trace-file", path, "--max-queue-requests", "32")
+    with serve(repository, *flags) as server, server.stub() as stub:
 
         def ask(count: int, model: str = "simple") -> None:
             for number in range(count):
@@ -249,6 +253,9 @@ def test_traces_of_real_requests(repository: Path, tmp_path: Path, serve: Serve)
         before = bundled()
         ask(4)
         assert bundled() == before
+        for _ in range(2):  # one of them is sampled
+            code, text = refusal(stub.infer, simple_request(rows=8 * 32 + 1))
+            assert code is CODE.INVALID_ARGUMENT, text
         ask(10, "other")
         stream = (simple_request(request_id=f"s{number}") for number in range(20))
         assert len(list(stub.stream(stream, timeout=WAIT_S))) == 20

@@ -20,8 +20,14 @@ ON = (TIMESTAMPS,)
 
 
 def traced(tracer: Tracer, model: str, requests: int) -> list[int]:
-    """Return the numbers of the requests of a model that are traced, from 1."""
-    return [n for n in range(1, requests + 1) if tracer.sample(model, "1") is not None]
+    """Return the numbers of the requests of a model that are traced to their end, from 1."""
+    return [n for n in range(1, requests + 1) if is_traced(tracer, model)]
+
+
+def is_traced(tracer: Tracer, model: str) -> bool:
+    """Let one request of a model come and end."""
+    trace = tracer.sample(model, "1")
+    return trace is not None and tracer.count(trace)
 
 
 @pytest.fixture
@@ -124,17 +130,63 @@ def test_who_looks_at_requests_hears_of_changes(tmp_path: Path) -> None:
 
 
 def test_a_count_is_kept_by_threads_together(tracer: Tracer) -> None:
-    """Any number of threads that sample at once trace as many requests as the count says."""
+    """However many are refused or end at once, as many are traced as the count says."""
     tracer.update("", {"level": ON, "rate": 1, "count": 100})
-    got: list[list[int]] = []
-    threads = [
-        threading.Thread(target=lambda: got.append(traced(tracer, "m", 50))) for _ in range(8)
-    ]
+    got: list[int] = []
+
+    def ask() -> None:
+        for number in range(50):
+            if number % 2:
+                got.extend(traced(tracer, "m", 1))
+            elif (refused := tracer.sample("m", "1")) is not None:
+                tracer.discard(refused)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(map(len, got)) == 100
+    got += traced(tracer, "m", 200)
+    assert len(got) == 100
+
+
+def test_a_request_that_is_refused_leaves_the_count(tracer: Tracer) -> None:
+    """What was sampled and has no end is not counted; the next that is sampled is in its place."""
+    tracer.update("", {"level": ON, "rate": 1, "count": 1})
+    for _ in range(3):
+        trace = tracer.sample("m", "1")
+        assert trace is not None
+        tracer.discard(trace)
+    assert tracer.settings().count == 1
+    assert traced(tracer, "m", 3) == [1]
+
+
+def test_no_more_are_under_way_than_the_count_says(tracer: Tracer) -> None:
+    """Requests that are sampled and have not ended are of the count, until one is refused."""
+    tracer.update("m", {"level": ON, "rate": 1, "count": 2})
+    first, second = tracer.sample("m", "1"), tracer.sample("m", "1")
+    assert first is not None
+    assert second is not None
+    assert tracer.sample("m", "1") is None
+    assert tracer.traces("m")  # it is looked at until all of them are counted
+    tracer.discard(first)
+    third = tracer.sample("m", "1")
+    assert third is not None
+    assert tracer.count(third)
+    assert tracer.count(second)
+    assert (second.id, third.id) == (2, 1)
+    assert tracer.settings("m").count == 0
+    assert not tracer.traces("m")
+
+
+def test_a_count_that_is_set_anew_is_kept_from_then_on(tracer: Tracer) -> None:
+    """What was under way before is of the new count, and not written if that is used up."""
+    tracer.update("", {"level": ON, "rate": 1})
+    before = [tracer.sample("m", "1") for _ in range(3)]
+    tracer.update("", {"count": 2})
+    assert tracer.sample("m", "1") is None
+    assert [tracer.count(trace) for trace in before if trace] == [True, True, False]
+    assert tracer.settings().count == 0
 
 
 def test_what_a_trace_says(tmp_path: Path) -> None:
@@ -150,7 +202,8 @@ def test_what_a_trace_says(tmp_path: Path) -> None:
         trace.note("REQUEST_START", 5)
         arrays = {"A": np.array([1.5, 2], np.float32), "B": np.zeros(50_000, np.float32)}
         trace.keep("TENSOR_QUEUE_INPUT", arrays, specs)
-        tracer.finish(trace)
+        assert tracer.count(trace)
+        tracer.write(trace)
     tracer.close()
     first, second, small, large = json.loads(path.read_text())
     head = {"model_name": "m", "model_version": 3, "request_id": "r"}
