@@ -93,6 +93,7 @@ class Rig:
     """An engine with its backend and its clock, which stands still until the test moves it."""
 
     engine: SequenceEngine
+    runner: Runner
     backend: Adder
     clock: ManualClock
 
@@ -152,7 +153,7 @@ def rig(
     engine = SequenceEngine("m", SPEC, VISIBLE, limits, runner, clock=clock)
     scheduler.start()
     try:
-        yield Rig(engine, backend, clock)
+        yield Rig(engine, runner, backend, clock)
     finally:
         backend.open()
         engine.close(5.0)

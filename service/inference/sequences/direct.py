@@ -99,6 +99,8 @@ class DirectRunner:
         with self._lock:
             lane = self._lanes[step.slot // self._rows]
             lane.waiting = [row for row in lane.waiting if row.step is not step]
+            if not lane.waiting:
+                lane.due = math.inf
             batch = lane.batch
             if batch is not None and batch.drop(step) and not batch.members:
                 stopped = batch

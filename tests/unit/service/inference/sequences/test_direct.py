@@ -1,5 +1,6 @@
 """Strategy `direct`: rows that belong to sequences, holes, delays, failures, cancellation."""
 
+import math
 import threading
 from typing import Any
 
@@ -73,6 +74,15 @@ def test_delay_is_kept_by_the_clock_of_the_engine() -> None:
         made.clock.advance(1.0)
         made.send(2, 1, start=True)  # wakes the thread; the clock of this test does not
         assert sent.total == 1
+
+
+def test_held_step_whose_caller_left_wakes_nobody() -> None:
+    """A lane that held only that step is not looked at again, least of all without a pause."""
+    with rig(Direct(max_delay_s=1.0, min_utilization=1.0)) as made:
+        held = made.send(1, 1, start=True)
+        assert made.runner.wakes_at == made.clock() + 1.0
+        held.request.cancel()
+        assert made.runner.wakes_at == math.inf
 
 
 def test_failing_row_ends_its_sequence_alone() -> None:
