@@ -57,7 +57,7 @@ class Reflection:
         elif kind == "file_by_filename":
             self._file(response, POOL.FindFileByName, request.file_by_filename)
         elif kind == "file_containing_symbol":
-            self._file(response, POOL.FindFileContainingSymbol, request.file_containing_symbol)
+            self._file(response, _file_containing, request.file_containing_symbol)
         elif kind == "all_extension_numbers_of_type":
             self._extensions(response, request.all_extension_numbers_of_type)
         else:  # no file here declares an extension
@@ -83,6 +83,14 @@ class Reflection:
     def _error(self, response: Any, code: Code, text: str) -> None:
         response.error_response.error_code = code
         response.error_response.error_message = text
+
+
+def _file_containing(symbol: str) -> FileDescriptor:
+    """Return the file that declares a symbol. Raises KeyError."""
+    try:
+        return POOL.FindFileContainingSymbol(symbol)
+    except KeyError:  # it looks for everything but methods
+        return POOL.FindMethodByName(symbol).containing_service.file
 
 
 @cache

@@ -178,18 +178,39 @@ def test_reflection_gives_the_schema(stub: Stub, version: str) -> None:
     assert by_name.file_descriptor_response.file_descriptor_proto
 
 
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "inference.GRPCInferenceService.ModelInfer",
+        "inference.ModelInferRequest.InferInputTensor",
+        "inference.ModelInferRequest.id",
+        "inference.InferParameter.parameter_choice",
+        "inference.DataType",
+        "inference.TYPE_FP32",
+    ],
+)
+def test_reflection_finds_symbols_of_every_kind(stub: Stub, symbol: str) -> None:
+    """A method has a file as well as a service, a message, a field, a oneof and an enum have."""
+    request = reflection_v1_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+    (found,) = reflect(stub, "v1")(request)
+    assert found.file_descriptor_response.file_descriptor_proto, found.error_response
+
+
 @pytest.mark.parametrize("version", REFLECTION)
 def test_reflection_of_what_is_not_there(stub: Stub, version: str) -> None:
     """Unknown symbols and files are an error inside the stream, which goes on."""
     messages = REFLECTION[version]
     unknown = [
         messages.ServerReflectionRequest(file_containing_symbol="no.Such"),
+        messages.ServerReflectionRequest(
+            file_containing_symbol="inference.GRPCInferenceService.NoSuch"
+        ),
         messages.ServerReflectionRequest(file_by_filename="no.proto"),
         messages.ServerReflectionRequest(all_extension_numbers_of_type="no.Such"),
         messages.ServerReflectionRequest(list_services=""),
     ]
     *errors, listed = reflect(stub, version)(*unknown)
-    assert [error.error_response.error_code for error in errors] == [5, 5, 5]
+    assert [error.error_response.error_code for error in errors] == [5] * 4
     assert listed.list_services_response.service
 
 
