@@ -50,8 +50,8 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def address(repository: Path, transport: str) -> Iterator[str]:
     """Serve the repository at this HOST:PORT; the server must stop with exit code 0."""
-    with servers.serve(repository, "--transport", transport) as server, tapped(server) as at:
-        yield at
+    with servers.serve(repository, "--transport", transport) as server, tapped(server) as tap:
+        yield tap.address
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +69,8 @@ def examples(examples_root: Path, transport: str) -> Iterator[str]:
     flags = ["--transport", transport, "--server-name", "triton", "--allow-client-shm"]
     flags += ["--model-control", "explicit", "--allow-python-backend"]
     flags += [f"--load-model={name}" for name in triton_models.NAMES]
-    with servers.serve(examples_root, *flags) as server, tapped(server) as at:
-        yield at
+    with servers.serve(examples_root, *flags) as server, tapped(server) as tap:
+        yield tap.address
 
 
 @pytest.fixture(scope="session")
@@ -109,11 +109,11 @@ def perf_analyzer() -> list[str]:
 
 
 @contextmanager
-def tapped(server: servers.RunningServer) -> Iterator[str]:
-    """Give an address of a server on which calls are recorded."""
+def tapped(server: servers.RunningServer) -> Iterator[Tap]:
+    """Give a tap before a server's port for gRPC, whose calls are recorded."""
     with Tap(server.address) as tap:
         _TAPS.append(tap)
-        yield tap.address
+        yield tap
         _TAPS.remove(tap)
 
 

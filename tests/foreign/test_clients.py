@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from service.transport.native import is_installed
 from tests import models as triton_models
-from tests.foreign.conftest import installed, missing
+from tests.foreign.conftest import installed, tapped
 from tests.support import servers
 from tests.support.certificates import Authority
+from tests.support.stub import SERVICE
+from tests.support.tap import Tap
 
 LANGUAGES = ("python", "go", "java", "javascript", "rust", "cpp")
 README = (servers.ROOT / "clients" / "README.md").read_text()
 _SWAPPED = "onnx_int32_int32_int32"  # its newest version
+_IN_FLIGHT = 100
 _RUN_S = 60.0
 _SHAPE = r"INT32\[-1,16\]"
 _REFUSAL = "Request for unknown model: 'no_such_model' is not found"
@@ -45,17 +47,22 @@ def simple_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=["native", "threaded"])
+@pytest.fixture(scope="module")
 def server(
-    simple_models: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    simple_models: Path, transport: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[servers.RunningServer]:
     """Serve the models on a port and a Unix socket."""
-    if request.param == "native" and not is_installed():
-        missing("penstock-transport is not installed", "run `make native` (needs cargo)")
     socket = tmp_path_factory.mktemp("socket") / "grpc.sock"
-    flags = ("--transport", request.param, "--unix-socket", str(socket))
+    flags = ("--transport", transport, "--unix-socket", str(socket))
     with servers.serve(simple_models, *flags) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def tap(server: servers.RunningServer) -> Iterator[Tap]:
+    """Stand before the server's port."""
+    with tapped(server) as between:
+        yield between
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +98,17 @@ def expect_every_step(ended: subprocess.CompletedProcess[str]) -> None:
         assert re.fullmatch(pattern, line), f"{line!r} is not {pattern!r}"
 
 
-def test_every_step_is_right(client: Path, server: servers.RunningServer) -> None:
+def test_every_step_is_right(client: Path, tap: Tap) -> None:
     """A client goes through every step and finds every value right."""
-    expect_every_step(run(client, server.address))
+    expect_every_step(run(client, tap.address))
+
+
+def test_a_hundred_requests_are_in_flight(client: Path, tap: Tap) -> None:
+    """A client sends all requests of its stream before it has the answer to one of them."""
+    with tap.holding(f"{SERVICE}/ModelStreamInfer", _IN_FLIGHT) as hold:
+        ended = run(client, tap.address)
+    assert hold.came == _IN_FLIGHT, f"it sent {hold.came} requests, then waited for an answer"
+    expect_every_step(ended)
 
 
 def test_unix_socket(client: Path, server: servers.RunningServer) -> None:

@@ -1,39 +1,24 @@
-"""A tap on the wire: relays TCP to a server unchanged and notes the gRPC calls that pass.
+"""A tap on the wire: relays TCP to a server unchanged and notes the calls that pass.
 
-Stands between a client and a server and reads their HTTP/2 beside them: what was called, with which
+Stands between a client and a server and reads their HTTP beside them: what was called, with which
 messages, and how it ended, by neither's own account. What it cannot read it relays all the same.
+It can keep the answers to one call from a client, to see how far that goes without them.
 """
 
-import gzip
 import socket
 import threading
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
-from hpack import Decoder
-from hpack.exceptions import HPACKError
+from tests.support import tap_http2
+from tests.support.tap_call import PATIENCE_S, Call, Hold, Reader
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _CONTINUATION = 0, 1, 9
-_PADDED, _PRIORITY, _END_HEADERS = 0x8, 0x20, 0x4
 _CHUNK: Final = 1 << 16
-_KEPT_BYTES: Final = 1 << 20  # of the requests of a call; what comes after is not noted
 _STOP_S: Final = 10.0
-
-
-@dataclass(slots=True)
-class Call:
-    """One call. status: its grpc-status, None while it has none. answers: number of messages."""
-
-    path: str
-    headers: Mapping[str, str]
-    requests: list[bytes] = field(default_factory=list)
-    answers: int = 0
-    status: int | None = None
+# Given what to note each call with, returns the readers of requests and answers of a connection.
+_Readers = Callable[[Callable[[Call], None]], tuple[Reader, Reader]]
 
 
 class Tap:
@@ -42,11 +27,13 @@ class Tap:
     upstream: HOST:PORT of the server.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, readers: _Readers = tap_http2.readers) -> None:
         self.upstream = upstream
+        self._readers = readers
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._lock = threading.Lock()
         self._calls: list[Call] = []
+        self._hold: Hold | None = None
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._accepting = threading.Thread(target=self._accept, name="tap")
@@ -68,6 +55,18 @@ class Tap:
         with self._lock:
             calls, self._calls = self._calls, []
         return calls
+
+    @contextmanager
+    def holding(
+        self, path: str, requests: int, *, patience_s: float = PATIENCE_S
+    ) -> Iterator[Hold]:
+        """Hold the next call of a path until the block is left; one at a time."""
+        hold = self._hold = Hold(path, requests, patience_s)
+        try:
+            yield hold
+        finally:
+            self._hold = None
+            hold.end()
 
     def __enter__(self) -> Self:
         self._accepting.start()
@@ -103,11 +102,8 @@ class Tap:
                 client.close()
                 continue
             self._sockets += [client, server]
-            calls: dict[int, Call] = {}
-            for source, sink, reader in (
-                (client, server, _Requests(calls, self._note)),
-                (server, client, _Answers(calls)),
-            ):
+            requests, answers = self._readers(self._note)
+            for source, sink, reader in ((client, server, requests), (server, client, answers)):
                 source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 thread = threading.Thread(target=_relay, args=(source, sink, reader), name="tap")
                 self._threads.append(thread)
@@ -120,121 +116,16 @@ class Tap:
     def _note(self, call: Call) -> None:
         with self._lock:
             self._calls.append(call)
+            if self._hold is not None and self._hold.path == call.path:
+                call.hold, self._hold = self._hold, None
 
 
-def _relay(source: socket.socket, sink: socket.socket, reader: "_Reader") -> None:
+def _relay(source: socket.socket, sink: socket.socket, reader: Reader) -> None:
     with suppress(OSError):
         while data := source.recv(_CHUNK):
             reader.feed(data)  # before it goes on: who has an answer finds its call noted
             sink.sendall(data)
+    reader.end()
     for end, how in ((sink, socket.SHUT_WR), (source, socket.SHUT_RD)):
         with suppress(OSError):
             end.shutdown(how)
-
-
-class _Reader:
-    """Reads one direction of a connection; gives up for good at what it cannot read."""
-
-    def __init__(self, calls: dict[int, Call]) -> None:
-        self.calls = calls
-        self._buffer = bytearray()
-        self._block = bytearray()
-        self._decoder = Decoder(max_header_list_size=1 << 20)
-        self._decoder.max_allowed_table_size = 1 << 20
-        self._is_lost = False
-        self._messages: dict[int, bytearray] = {}
-
-    def feed(self, data: bytes) -> None:
-        """Take what came next."""
-        if self._is_lost:
-            return
-        self._buffer += data
-        try:
-            for kind, flags, stream, payload in self._frames():
-                self._take(kind, flags, stream, payload)
-        except (HPACKError, IndexError, UnicodeDecodeError, ValueError):
-            self._is_lost = True
-
-    def headers(self, stream: int, headers: Mapping[str, str]) -> None:
-        """Take the headers or trailers of a call."""
-        raise NotImplementedError
-
-    def message(self, stream: int, message: bytes) -> None:
-        """Take a message of a call, as it was before it was compressed."""
-        raise NotImplementedError
-
-    def _frames(self) -> Iterator[tuple[int, int, int, bytes]]:
-        at = 0
-        if self._buffer.startswith(_PREFACE[: len(self._buffer)]):
-            if len(self._buffer) < len(_PREFACE):
-                return
-            at = len(_PREFACE)
-        while len(self._buffer) >= at + 9:
-            end = at + 9 + int.from_bytes(self._buffer[at : at + 3])
-            if len(self._buffer) < end:
-                break
-            stream = int.from_bytes(self._buffer[at + 5 : at + 9]) & 0x7FFFFFFF
-            payload = bytes(self._buffer[at + 9 : end])
-            yield self._buffer[at + 3], self._buffer[at + 4], stream, payload
-            at = end
-        del self._buffer[:at]
-
-    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind in (_DATA, _HEADERS) and flags & _PADDED:
-            payload = payload[1 : len(payload) - payload[0]]
-        if kind == _DATA:
-            self._take_data(stream, payload)
-        elif kind in (_HEADERS, _CONTINUATION):
-            skip = 5 if kind == _HEADERS and flags & _PRIORITY else 0
-            self._block += payload[skip:]
-            if flags & _END_HEADERS:
-                block = bytes(self._block)
-                self._block.clear()
-                self.headers(stream, _text(self._decoder.decode(block, raw=True)))
-
-    def _take_data(self, stream: int, payload: bytes) -> None:
-        waiting = self._messages.setdefault(stream, bytearray())
-        waiting += payload
-        at = 0
-        while len(waiting) >= at + 5:
-            end = at + 5 + int.from_bytes(waiting[at + 1 : at + 5])
-            if len(waiting) < end:
-                break
-            self.message(stream, bytes(waiting[at:end]))
-            at = end
-        del waiting[:at]
-
-
-class _Requests(_Reader):
-    def __init__(self, calls: dict[int, Call], note: Callable[[Call], None]) -> None:
-        super().__init__(calls)
-        self._note = note
-
-    def headers(self, stream: int, headers: Mapping[str, str]) -> None:
-        call = self.calls[stream] = Call(headers.get(":path", ""), headers)
-        self._note(call)
-
-    def message(self, stream: int, message: bytes) -> None:
-        call = self.calls[stream]
-        if sum(map(len, call.requests)) < _KEPT_BYTES:
-            call.requests.append(_inflated(message, call.headers.get("grpc-encoding", "")))
-
-
-class _Answers(_Reader):
-    def headers(self, stream: int, headers: Mapping[str, str]) -> None:
-        if "grpc-status" in headers and stream in self.calls:
-            self.calls[stream].status = int(headers["grpc-status"])
-
-    def message(self, stream: int, message: bytes) -> None:  # noqa: ARG002  # counted only
-        self.calls[stream].answers += 1
-
-
-def _inflated(frame: bytes, encoding: str) -> bytes:
-    message = frame[5:]
-    if not frame[0]:
-        return message
-    return gzip.decompress(message) if encoding == "gzip" else zlib.decompress(message)
-
-
-def _text(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
