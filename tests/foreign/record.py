@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from service.pb import grpc_service_pb2
 from service.pb.grpc_service_pb2 import InferParameter, ModelInferRequest
 from tests.foreign.clients import CLIENTS
-from tests.support.tap import Call
+from tests.support.tap_call import Call
 
 _SERVICE: Final = "inference.GRPCInferenceService"
 _DESCRIPTOR: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
