@@ -76,6 +76,7 @@ class Request:
     outputs: names of the outputs wanted, in the caller's order.
     rows: rows in axis 0 of a batched model, 1 otherwise.
     count: how many requests of callers it stands for.
+    is_part: its success is none of a caller's: more parts of the same request follow.
     idle_rows: those of its rows that are there for their place only, and belong to nobody.
     deadline: time.monotonic seconds at which the last caller gives up; None: never.
     first_deadline: at which the first one does; the same unless it is given.
@@ -93,9 +94,8 @@ class Request:
 
     __slots__ = (
         "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "id", "idle_rows",
-        "inputs", "key",
-        "on_leave", "on_response", "on_room", "outputs", "parameters", "priority", "rows", "run",
-        "sequence", "timeout_us", "waiting",
+        "inputs", "is_part", "key", "on_leave", "on_response", "on_room", "outputs", "parameters",
+        "priority", "rows", "run", "sequence", "timeout_us", "waiting",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  what a request is made of, by keyword
@@ -123,6 +123,7 @@ class Request:
         self.rows = rows
         self.count = count
         self.idle_rows = 0
+        self.is_part = False
         self.deadline = self.first_deadline = deadline
         self.priority = priority
         self.timeout_us = timeout_us

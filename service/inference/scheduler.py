@@ -365,7 +365,8 @@ class Scheduler:
         compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
         started = now - compute_ns / 1e9
         queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
-        waits = [(ns, request.count) for ns, request in zip(queue_ns, members, strict=True)]
+        counted = zip(queue_ns, members, strict=True)
+        waits = [(ns, request.count) for ns, request in counted if not request.is_part]
         self.stats.record_batch(timing, waits)
         self._costs.note(members[0].key or (), timing.rows, compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):

@@ -17,7 +17,8 @@ def split_request(request: Request, max_rows: int, fault: Fault) -> list[Request
     """Return requests of at most max_rows rows each that together stand for request.
 
     request: of a batched model; it ends when the last part has ended, or with the first error,
-    and its end cancels the parts that are left. The parts hold views on its inputs.
+    and its end cancels the parts that are left. The parts hold views on its inputs. In statistics
+    the last one stands for all: what ran before it is time that it waited.
     fault: turns an error in joining the answers into what the caller is told.
     """
     starts = range(0, request.rows, max_rows)
@@ -36,6 +37,8 @@ def split_request(request: Request, max_rows: int, fault: Fault) -> list[Request
                 key=request.key,
             ),
         )
+    for part in joint.parts[:-1]:
+        part.is_part = True
     request.on_leave = joint.cancel_parts
     return joint.parts
 

@@ -45,6 +45,30 @@ def test_split_request_fails_once(lone: Bench) -> None:
     eventually(lambda: lone.scheduler.queue_depth == 0, "the queue is empty")
 
 
+def test_split_request_is_one_in_statistics(lone: Bench) -> None:
+    """A request that ran as three batches is one success, with all its rows and executions."""
+    lone.backend.open()
+    lone.submit(7, rows=10)
+    lone.assert_answered(7, rows=10)
+    totals = lone.scheduler.stats.snapshot()
+    assert (totals.queue_ns.count, totals.total_ns.count, totals.compute_ns.count) == (1, 1, 1)
+    assert (totals.rows, totals.batch_rows.count, totals.failed) == (10, 3, 0)
+
+
+def test_split_request_that_failed_is_no_success(lone: Bench) -> None:
+    """The parts that ran before the one that failed count as executions, and as no request."""
+    values = np.full((10, 2), 1, np.float32)
+    values[5:] = 7  # the first of three parts has none of it
+    lone.backend.poison = {7.0}
+    lone.backend.open()
+    ends: SimpleQueue[Outcome] = SimpleQueue()
+    lone.scheduler.submit(Request({"X": values}, ("Y",), rows=10, on_end=ends.put))
+    assert isinstance(ends.get(timeout=WAIT_S).error, InferenceFailed)
+    eventually(lambda: lone.scheduler.stats.snapshot().failed == 1, "the failure is counted")
+    totals = lone.scheduler.stats.snapshot()
+    assert (totals.queue_ns.count, totals.batch_rows.count) == (0, 1)
+
+
 def test_cancelling_a_split_request_frees_its_parts(lone: Bench) -> None:
     """No part of a cancelled request stays in the queue."""
     occupy(lone)
