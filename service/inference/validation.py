@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.errors import InvalidRequest, dims, shown
+from service.errors import InvalidRequest, dims, listed, shown
 from service.tensors import BYTES, Array, Datatype, Signature, Tensors, TensorSpec, element_count
 
 MAX_RANK = 16
@@ -20,16 +20,17 @@ def check_input_names(model: str, signature: Signature, names: Sequence[str]) ->
     if len(given) != len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise InvalidRequest(f"input '{shown(twice)}' already exists in request")
-    known = {spec.name for spec in signature.inputs}
+    known = [spec.name for spec in signature.inputs]
     required = [spec.name for spec in signature.inputs if not spec.optional]
     missing = [name for name in required if name not in given]
-    if missing or len(names) > len(known):
-        _raise_wrong_count(model, len(required), len(known), names, missing)
-    for name in names:
-        if name not in known:
-            raise InvalidRequest(
-                f"unexpected inference input '{shown(name)}' for model '{model}'",
-            )
+    if not len(required) <= len(names) <= len(known):
+        _raise_wrong_count(model, len(required), known, names, missing)
+    if not given.issubset(known):
+        unknown = next(name for name in names if name not in known)
+        text = f"unexpected inference input '{shown(unknown)}' for model '{model}'"
+        raise InvalidRequest(text + _but_missing(missing))
+    if missing:
+        _raise_wrong_count(model, len(required), known, names, missing)
 
 
 def check_shape(
@@ -148,25 +149,21 @@ def _raise_not_text(name: str, elements: Sequence[bytes]) -> None:
 def _raise_wrong_count(
     model: str,
     required: int,
-    known: int,
+    known: Sequence[str],
     names: Sequence[str],
     missing: Sequence[str],
 ) -> None:
-    expected = str(known) if required == known else f"between {required} and {known}"
-    quoted = ",".join(f"'{shown(name)}'" for name in names[:_MAX_LISTED])
-    text = f"expected {expected} inputs but got {len(names)} inputs for model '{model}'."
-    if required != known:
-        text = (
-            f"expected number of inputs between {required} and {known} but got {len(names)} "
-            f"inputs for model '{model}'."
-        )
-    if missing:
-        lacking = ",".join(f"'{shown(name)}'" for name in missing[:_MAX_LISTED])
-        text += (
-            f" Got input(s) [{quoted}], but missing required input(s) [{lacking}]. "
-            "Please provide all required input(s)."
-        )
-    raise InvalidRequest(text)
+    expected = f"{len(known)} inputs"
+    if required != len(known):
+        expected = f"number of inputs between {required} and {len(known)}"
+    raise InvalidRequest(
+        f"expected {expected} but got {len(names)} inputs for model '{model}'. Got input(s) "
+        f"{listed(names)}" + (_but_missing(missing) or f", but the model has {listed(known)}.")
+    )
 
 
-_MAX_LISTED = 16  # names that an error lists
+def _but_missing(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    missing = listed(names)
+    return f", but missing required input(s) {missing}. Please provide all required input(s)."

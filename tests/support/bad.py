@@ -192,9 +192,11 @@ BAD: Final = (
     Bad("no inputs", lambda: ModelInferRequest(model_name="simple"), INVALID,
         "expected 2 inputs but got 0 inputs for model 'simple'"),
     Bad("unknown input", _simple(lambda r: setattr(r.inputs[1], "name", "input1")), INVALID,
-        "missing required input(s) ['INPUT1']"),
+        "unexpected inference input 'input1' for model 'simple', but missing required input(s) "
+        "['INPUT1']. Please provide all required input(s)."),
     Bad("one input too many", _simple(_third_input), INVALID,
-        "expected 2 inputs but got 3 inputs for model 'simple'"),
+        "expected 2 inputs but got 3 inputs for model 'simple'. Got input(s) "
+        "['INPUT0','INPUT1','X'], but the model has ['INPUT0','INPUT1']."),
     Bad("repeated input", _simple(lambda r: setattr(r.inputs[1], "name", "INPUT0")), INVALID,
         "input 'INPUT0' already exists in request"),
     Bad("unknown output", _simple(lambda r: r.outputs.add(name="OUTPUT2")), INVALID,
