@@ -117,6 +117,9 @@ class Settings:
     load_model: tuple[str, ...] = _setting(
         (), "with explicit: load this model at start; may be repeated, * is all", metavar="NAME"
     )
+    load_timeout: float = _setting(
+        300.0, "give up a version that is not loaded within so many seconds; 0: never"
+    )
     watch: float = _setting(
         0.0, "with poll: look for new versions every so many seconds; given alone it means poll"
     )
@@ -244,6 +247,7 @@ _RANGES: Final = (
     ("default_deadline", 0, 86400),
     ("drain_delay", 0, 3600),
     ("grace", 0, 3600),
+    ("load_timeout", 0, _WEEK_S),
     ("watch", 0, 86400),
 )
 

@@ -52,7 +52,9 @@ class Server:
         root = Path(settings.repository)
         self._repository = Repository(root, settings.model_name, may_be_empty=is_explicit)
         self._loader = ModelLoader(settings)
-        self.manager: Manager[Model] = Manager(self._loader.read_config, self._loader.load)
+        self.manager: Manager[Model] = Manager(
+            self._loader.read_config, self._loader.load, settings.load_timeout
+        )
         self._regions = Regions(
             enabled=settings.allow_client_shm,
             limit=settings.max_shm_regions,
@@ -164,9 +166,11 @@ class Server:
         self.dispatcher.drain()
         self._rest.draining = True
         if self._watcher is not None:
-            self._watcher.stop(max(0.0, deadline - time.monotonic()))
+            self._watcher.stop(0.0)
         clean = self._transport.drain(max(0.0, deadline - time.monotonic()))
         clean = self._http.drain(max(0.0, deadline - time.monotonic())) and clean
+        if self._watcher is not None:  # once more: its load may have ended meanwhile, or never will
+            self._watcher.stop(max(0.0, min(_JOIN_S, deadline - time.monotonic())))
         clean = self.manager.close(max(0.1, deadline - time.monotonic())) and clean
         self.abort()
         return clean

@@ -56,9 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
         _say_ready(server)
 
     try:
-        return 0 if serve(settings, stop, on_ready) else _LOST
+        code = 0 if serve(settings, stop, on_ready) else _LOST
     finally:
         forget_unwritable()
+    if code == _LOST or any(server.manager.is_loading for server in running):
+        os._exit(code)  # what the runtime still does on other threads aborts an orderly exit
+    return code
 
 
 def _wait_for_signals(

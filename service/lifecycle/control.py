@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final, Generic, TypeAlias, TypeGuard, TypeVar
 
 from service.errors import LoadError, RepositoryError, UnloadableModel
-from service.lifecycle.manager import Manager, Reader, Servable
+from service.lifecycle.manager import Manager, Reader
 from service.lifecycle.states import State, VersionStatus
+from service.lifecycle.timed_loads import Servable
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, Repository, VersionSource
 from service.repository.model_config import PYTHON, config_from_json

@@ -11,24 +11,17 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 from service.errors import LoadError, ModelNotReady, ShuttingDown, UnknownModel, shown
 from service.lifecycle.states import UNLOADED, State, VersionStatus, parse_version_text
+from service.lifecycle.timed_loads import Loader, Servable, TimedLoads
 from service.lifecycle.version_policy import served_versions
 from service.pb.model_config_pb2 import ModelConfig
 from service.repository.layout import ModelSource, VersionSource
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S: Final = 30.0  # a version that is replaced may finish its requests for so long
-
-
-class Servable(Protocol):
-    """What a loaded version is."""
-
-    def close(self, timeout: float) -> bool:
-        """Refuse new requests, answer those accepted, free everything."""
-
 
 S = TypeVar("S", bound=Servable)
 
@@ -41,16 +34,16 @@ class _Entry(Generic[S]):
 
 
 Reader = Callable[[ModelSource], ModelConfig | None]
-Loader = Callable[[VersionSource, ModelConfig | None], S]
 Listener = Callable[[], None]
 
 
 class Manager(Generic[S]):
     """Every model that is known, and its versions. Methods may be called from any thread."""
 
-    def __init__(self, read_config: Reader, load: Loader[S]) -> None:
+    def __init__(self, read_config: Reader, load: Loader[S], load_limit_s: float = 0.0) -> None:
+        """load_limit_s: within which a version must be loaded; 0: any."""
         self._read_config = read_config
-        self._load = load
+        self._load = TimedLoads(load, load_limit_s)
         self._lock = threading.Lock()
         self._models: dict[str, dict[int, _Entry[S]]] = {}
         self._newest: dict[str, S] = {}  # replaced whole under the lock, read without it
@@ -204,6 +197,11 @@ class Manager(Generic[S]):
             left_s = max(0.0, deadline - time.monotonic())
             clean = self._unload(name, keep=(), timeout=left_s) and clean
         return clean
+
+    @property
+    def is_loading(self) -> bool:
+        """Tell whether a load has not ended, though it may have been given up."""
+        return self._load.is_busy
 
     def invalidate(self) -> None:
         """Make everybody ask again what they have found out about requests."""

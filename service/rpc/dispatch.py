@@ -74,12 +74,13 @@ class Dispatcher:
         self._health = health
         self._infer = infer
         self._unary = UnaryInfer(infer)
-        self._slow = SlowCalls()
         self._answers: Mapping[str, Answer | Slow] = {
             **inference_answers(services),
             f"/{HEALTH}/Check": health.check,
             f"/{HEALTH}/List": health.list,
         }
+        kinds = {answer.kind for answer in self._answers.values() if isinstance(answer, Slow)}
+        self._slow = {kind: SlowCalls(kind) for kind in kinds}
         self._openers: dict[str, Callable[[StreamCall], Stream]] = {
             STREAM_INFER: lambda call: StreamInfer(infer, call),
             f"/{HEALTH}/Watch": health.watch,
@@ -111,7 +112,8 @@ class Dispatcher:
                 self._restrictions.check(CATEGORY_OF.get(call.method), call.metadata)
             answer = self._answers[call.method]
             if isinstance(answer, Slow):
-                self._slow.submit(call, answer.key(message), answer.answer, message)
+                key = answer.key(message)
+                self._slow[answer.kind].submit(call, key, answer.answer, message)
                 return
             reply = answer(message)
         except RequestError as error:
@@ -124,7 +126,8 @@ class Dispatcher:
 
     def left(self, call: Call) -> None:
         """Note that the caller of a call given to `request` has left."""
-        self._slow.cancelled(call)
+        for slow in self._slow.values():
+            slow.cancelled(call)
 
     def drain(self) -> None:
         """Refuse new infer requests and end streams once they are answered."""
@@ -135,12 +138,13 @@ class Dispatcher:
             streams = list(self._streams.values())
         for stream in streams:
             stream.drain()
-        self._slow.drain()
+        self._refuse_slow()
 
     def join(self, timeout: float) -> None:
         """Wait for the threads after the transport was closed."""
-        self._slow.drain()
-        self._slow.join(timeout)
+        self._refuse_slow()
+        for slow in self._slow.values():
+            slow.join(timeout)
         if self._thread is not None:
             self._thread.join(timeout)
 
@@ -217,7 +221,11 @@ class Dispatcher:
             stream.cancelled()
         else:
             self._unary.cancelled(call)
-            self._slow.cancelled(call)
+            self.left(call)
+
+    def _refuse_slow(self) -> None:
+        for slow in self._slow.values():
+            slow.drain()
 
     def _add_reflection(self) -> None:
         services = [INFERENCE, HEALTH]

@@ -44,10 +44,12 @@ class Slow:
     """An answer that may take long: it is made on a thread of its own.
 
     key: of a message; with equal keys one is made after another, in the order of the calls.
+    kind: what the call is to do; calls of one kind share a few threads, and wait for no other.
     """
 
     answer: Answer
     key: Callable[[bytes], bytes]
+    kind: str
 
 
 class Service(Protocol):

@@ -20,6 +20,7 @@ from service.rpc.messages import parse
 from service.rpc.methods import Answer, Slow
 from service.rpc.wire import text_field
 
+_CONTROL: Final = "load or unload models"
 _FILE: Final = "file:"
 _MAX_REASON: Final = 512  # characters
 _PRIVATE_PATH: Final = re.compile(rf"/\S*/{PRIVATE}[^/\s]*/")
@@ -56,14 +57,14 @@ class RepositoryService:
     @property
     def answers(self) -> Mapping[str, Answer | Slow]:
         """Return what answers each RPC; see methods.Service."""
-        index = Slow(self.index, lambda _: b"")
+        index = Slow(self.index, lambda _: b"", "list the repository")
         if not self._is_explicit:
             refused = dict.fromkeys(("RepositoryModelLoad", "RepositoryModelUnload"), _refuse)
             return {"RepositoryIndex": index, **refused}
         return {
             "RepositoryIndex": index,
-            "RepositoryModelLoad": Slow(self.load, _model_of),
-            "RepositoryModelUnload": Slow(self.unload, _model_of),
+            "RepositoryModelLoad": Slow(self.load, _model_of, _CONTROL),
+            "RepositoryModelUnload": Slow(self.unload, _model_of, _CONTROL),
         }
 
     def index(self, message: bytes) -> bytes:

@@ -26,9 +26,11 @@ class _Job:
 
 
 class SlowCalls:
-    """Owns the threads, which are started when they are first needed."""
+    """Owns the threads of one kind of calls, which are started when they are first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        """kind: what they are to do, for whoever is refused."""
+        self._kind = kind
         self._changed = threading.Condition()  # guards all that follows
         self._waiting: deque[_Job] = deque()
         self._running: dict[bytes, _Job] = {}  # by key
@@ -45,9 +47,7 @@ class SlowCalls:
             if self._closing:
                 raise ShuttingDown
             if len(self._waiting) >= _MAX_WAITING:
-                raise TooBusy(
-                    f"{_MAX_WAITING} calls wait to load or unload models: try again later"
-                )
+                raise TooBusy(f"{_MAX_WAITING} calls wait to {self._kind}: try again later")
             self._waiting.append(_Job(call, key, answer, message))
             if len(self._waiting) > self._idle and len(self._threads) < _THREADS:
                 name = f"admin-{len(self._threads)}"

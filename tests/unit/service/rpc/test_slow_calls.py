@@ -51,7 +51,7 @@ def log() -> list[str]:
 @pytest.fixture
 def slow() -> Iterator[SlowCalls]:
     """Make the threads' owner; they end with the test."""
-    made = SlowCalls()
+    made = SlowCalls("wait")
     yield made
     made.drain()
     made.join(WAIT_S)
@@ -132,7 +132,7 @@ def test_so_many_may_wait(slow: SlowCalls, log: list[str]) -> None:
     assert calls[0].begun.wait(WAIT_S)
     for call in calls[1:]:
         submit(slow, call, b"m")
-    with pytest.raises(TooBusy, match="64 calls wait"):
+    with pytest.raises(TooBusy, match="64 calls wait to wait: try again later"):
         submit(slow, Call(log), b"n")
     slow.cancelled(cast("Any", calls[-1]))
     submit(slow, Call(log), b"m")
