@@ -230,6 +230,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.write_eof()
             # To close what is still being written to would take the answer away from its reader.
             self._head_timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        elif self._in_head:  # requests that came whole before it are still being answered
+            self.cycle.keep_alive = False
         else:
             self.transport.close()
 

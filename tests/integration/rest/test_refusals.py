@@ -89,6 +89,7 @@ def test_unknown_model_is_told_before_wrong_data(server: RunningServer) -> None:
         ({"Inference-Header-Content-Length": "1e3"}, 400, "expected a number of bytes"),
         ({"Inference-Header-Content-Length": "999999"}, 400, "but the body has"),
         ({"Inference-Header-Content-Length": "10"}, 400, "the body is not JSON"),
+        ({"Inference-Header-Content-Length": "10, 10"}, 400, "expected a number of bytes"),
         ({"Content-Encoding": "br"}, 415, "expected gzip, deflate or identity"),
         ({"Content-Encoding": "gzip"}, 400, "the body is not gzip"),
         ({"grpc-timeout": "soon"}, 400, "grpc-timeout is 'soon'"),
@@ -134,6 +135,18 @@ def test_what_is_no_http(server: RunningServer) -> None:
         answer = exchange(server.http_address, request)
         assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), request
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "malformed HTTP request"}
+
+
+def test_what_is_no_http_takes_no_answer_away(server: RunningServer) -> None:
+    """A request that has come whole is answered, whatever follows it; then the connection ends."""
+    body = json.dumps({"inputs": [GOOD]}).encode()
+    head = b"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    answers = exchange(server.http_address, (head % len(body) + body) * 2 + b"nonsense\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 2
+    headless = head.replace(b"Content-Length: %d\r\n", b"") + body
+    answer = exchange(server.http_address, headless)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the body is not JSON" in answer
 
 
 def test_both_lengths_are_refused(server: RunningServer) -> None:
