@@ -60,6 +60,8 @@ class HttpRequest:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 16):
             raise HttpError(400, f"{header} is '{text[:32]}', expected a number of bytes")
+        if any(name == header and value != text for name, value in self.metadata):
+            raise HttpError(400, f"{header} is there twice, with other numbers of bytes")
         return int(text)
 
     async def gone(self) -> None:

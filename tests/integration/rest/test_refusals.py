@@ -106,6 +106,27 @@ def test_headers_that_are_wrong(
 
 
 @pytest.mark.parametrize(
+    ("lengths", "status"),
+    [
+        ("{length}: %d \t", 200),  # white space around a value is none of it
+        ("{length}: %d\r\n{length}: %d", 200),
+        ("{length}: 5\r\n{length}: %d", 400),
+        ("{length}: %d\r\n{length}: 5", 400),
+    ],
+)
+def test_length_of_the_json_is_one_number(server: RunningServer, lengths: str, status: int) -> None:
+    """Where the JSON ends must not depend on which of two headers is believed."""
+    body = json.dumps({"inputs": [GOOD]}).encode()
+    lines = lengths.format(length="Inference-Header-Content-Length").replace("%d", str(len(body)))
+    answer = exchange(
+        server.http_address,
+        b"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n%s\r\n\r\n%s" % (len(body), lines.encode(), body),
+    )
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [("GET", "/v2/models/simple/infer", 405), ("PUT", "/v2", 405), ("GET", "/v1/models", 404)],
 )
