@@ -3,7 +3,7 @@
 
 use crate::counters::Counters;
 use crate::events::Events;
-use crate::lane::bundle::Outstanding;
+use crate::lane::outstanding::Outstanding;
 use crate::lane::plans::Plans;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;

@@ -6,7 +6,13 @@
 //! buffers and answered together, so that the application runs once a bundle. The lane knows the
 //! wire form of these messages, and nothing of what their fields mean.
 
+// Without Python, whose objects a plan would keep.
+#[cfg(all(test, not(feature = "python")))]
+mod bench;
 pub mod bundle;
 pub mod cut;
+pub mod member;
+pub mod open;
+pub mod outstanding;
 pub mod plans;
 pub mod reply;

@@ -20,7 +20,7 @@ pub struct Shared {
     methods: arguments::Paths,
     kinds: Vec<Py<PyAny>>,
     lane_trailers: Vec<HeaderName>,
-    outstanding: Arc<lane::bundle::Outstanding>,
+    outstanding: Arc<lane::outstanding::Outstanding>,
     // One moment on both clocks, which are the same one: CLOCK_MONOTONIC.
     moment: (Instant, f64),
 }
