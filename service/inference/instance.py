@@ -16,13 +16,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.errors import InferenceFailed, RequestError
+from service.errors import InferenceFailed, RequestCancelled, RequestError
 from service.inference.admission import SchedulerConfig
 from service.inference.costs import Costs
 from service.inference.producer import Producer, Responses
 from service.inference.request import Request, Timings
 from service.inference.waitlist import Waitlist
-from service.observability.stats import BatchTiming, ModelStats
+from service.observability.stats import BatchTiming, EndKind, ModelStats
 from service.tensors import Tensors
 
 _LOG = logging.getLogger(__name__)
@@ -234,7 +234,8 @@ class Instance:
             _LOG.error("model %s failed (error id %s)", shared.model, error_id, exc_info=error)
             error = InferenceFailed(shared.model, error_id)
         if shared.decoupled:
-            shared.stats.record_end(task.count, "failed", infer_ns)
+            kind: EndKind = "cancelled" if isinstance(error, RequestCancelled) else "failed"
+            shared.stats.record_end(task.count, kind, infer_ns)
         self._fail(task.request, error)
 
     def _stop(self, task: Task) -> None:
@@ -259,6 +260,9 @@ class Instance:
             self.active.discard(task)
 
     def _fail(self, request: Request, error: RequestError) -> None:
-        waited_s = self._shared.clock() - request.arrived
-        if request.fail(error):
+        if request.ended:
+            return
+        if not isinstance(error, RequestCancelled):  # which its answer counts
+            waited_s = self._shared.clock() - request.arrived
             self._shared.stats.record_failure(int(waited_s * 1e9))
+        request.fail(error)

@@ -1,5 +1,6 @@
 """The engine for responses: turns, parking, ends, cancellation, closing."""
 
+import queue
 import threading
 from collections.abc import Callable
 
@@ -256,6 +257,40 @@ def test_any_other_error_is_a_failure_with_an_id(
     (record,) = [record for record in caplog.records if error_id in record.getMessage()]
     assert record.exc_info is not None
     assert "secret" in str(record.exc_info[1])
+
+
+def test_a_failure_is_counted_before_it_is_told() -> None:
+    """Who asks for statistics as soon as he has the error finds it in them."""
+
+    def respond(_request: Request, _left: threading.Event) -> Responses:
+        yield value(1)
+        raise InvalidRequest("too much")
+
+    counted: queue.SimpleQueue[int] = queue.SimpleQueue()
+    with engine_of(respond) as (engine, _):
+        engine.submit(
+            Request(
+                {}, ("Y",), rows=1, on_response=lambda _: True,
+                on_end=lambda _: counted.put(engine.stats.snapshot().failed),
+            )
+        )  # fmt: skip
+        assert counted.get(timeout=WAIT_S) == 1
+
+
+def test_a_model_that_says_it_was_cancelled_has_not_failed() -> None:
+    """Its answer counts it as cancelled, and nothing counts it twice."""
+
+    def respond(_request: Request, _left: threading.Event) -> Responses:
+        yield value(1)
+        raise RequestCancelled
+
+    with engine_of(respond) as (engine, _):
+        caller = Caller()
+        engine.submit(caller.request)
+        assert isinstance(caller.outcome().error, RequestCancelled)
+        totals = engine.stats.snapshot()
+        assert totals.failed == 0
+        assert (totals.responses[1].failed, totals.responses[1].cancelled) == (0, 1)
 
 
 def test_a_response_that_cannot_be_given_ends_its_request() -> None:
