@@ -157,6 +157,13 @@ class Request:
         """Return what can be run for itself when a run with others has failed."""
         return (self,)
 
+    def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
+        """Return how long the requests waited that it stands for, and how many so long.
+
+        queue_ns: since `arrived`, in nanoseconds, which the result is in as well.
+        """
+        return ((queue_ns, self.count),)
+
     def respond(self, outputs: Tensors) -> bool:
         """Give one response that is not the end. False: wait until `on_room` is called.
 

@@ -65,6 +65,7 @@ class Scheduler:
         self._waiting = Waiting(model, config)
         self._in_progress: list[list[Request]] = []  # members of each batch that runs
         self._closing = False
+        self._hurries = False  # nothing is held for a larger batch
         self._dead = 0  # requests that ended in the queue and are still in it, at most
         self._costs = Costs()
         self._may_run_inline = config.batch.max_delay_s == 0
@@ -187,6 +188,12 @@ class Scheduler:
                 with self._changed:
                     self._changed.notify(self._config.instances)
 
+    def hurry(self) -> None:
+        """Hold nothing for a larger batch from now on."""
+        with self._changed:
+            self._hurries = True
+            self._changed.notify_all()
+
     def close(self, timeout: float) -> bool:
         """Refuse new requests, answer those accepted, join the threads, close the backend.
 
@@ -194,7 +201,7 @@ class Scheduler:
         Returns True if everything accepted was answered by the model.
         """
         with self._changed:
-            self._closing = True
+            self._closing = self._hurries = True
             self._changed.notify_all()
         if self._settles(timeout):
             self._backend.close()
@@ -323,7 +330,7 @@ class Scheduler:
             [request.rows for request in waiting],
             waiting[0].arrived,
             self._clock(),
-            draining=self._closing,
+            draining=self._hurries,
         )
 
     def _claim(self, key: Key, count: int) -> tuple[list[Request], Run]:
@@ -366,7 +373,7 @@ class Scheduler:
         started = now - compute_ns / 1e9
         queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
         counted = zip(queue_ns, members, strict=True)
-        waits = [(ns, request.count) for ns, request in counted if not request.is_part]
+        waits = [w for ns, request in counted if not request.is_part for w in request.waits(ns)]
         self.stats.record_batch(timing, waits)
         self._costs.note(members[0].key or (), timing.rows, compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):
@@ -389,6 +396,9 @@ class Scheduler:
         return InferenceFailed(self._model, error_id)
 
     def _fail(self, request: Request, error: RequestError) -> None:
+        if request.ended:
+            return
         waited = self._clock() - request.arrived
-        if request.fail(error):
-            self.stats.record_failure(int(waited * 1e9), request.count)
+        for waited_ns, count in request.waits(int(waited * 1e9)):
+            self.stats.record_failure(waited_ns, count)  # who is answered may ask for it at once
+        request.fail(error)

@@ -1,6 +1,6 @@
 """An engine of sequences over a backend that adds up and waits for the test."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -100,13 +100,22 @@ class Rig:
     def send(  # what a step is made of
         self, name: int | str, value: float, *, start: bool = False, end: bool = False,
         scope: object = None, deadline_s: float | None = None, timeout_us: int = 0,
-        deferred: bool = False,
+        deferred: bool = False, told: Callable[[], None] | None = None,
     ) -> Sent:  # fmt: skip
-        """Submit a step. Raises what the engine does."""
+        """Submit a step. told: called with its end, before it is noted.
+
+        Raises what the engine does.
+        """
         outcomes: list[Outcome] = []
+
+        def on_end(outcome: Outcome) -> None:
+            if told is not None:
+                told()
+            outcomes.append(outcome)
+
         request = Request(
             {"X": np.full((1, 1), value, np.float32)}, ("Y",), rows=1,
-            on_end=outcomes.append, timeout_us=timeout_us,
+            on_end=on_end, timeout_us=timeout_us,
             deadline=None if deadline_s is None else self.clock() + deadline_s,
             sequence=SequenceStep(name, start=start, end=end, scope=scope),
         )  # fmt: skip
@@ -141,9 +150,9 @@ def rig(
 ) -> Iterator[Rig]:
     """Run an engine; it is closed at the end. lanes: instances."""
     clock, backend = ManualClock(), Adder(is_open=is_open)
-    scheduler = Scheduler(
-        "m", backend, SchedulerConfig(BatchPolicy(rows), instances=lanes), clock=clock
-    )
+    oldest = strategy if isinstance(strategy, Oldest) else Oldest()
+    policy = BatchPolicy(rows, oldest.preferred_rows, oldest.max_delay_s)
+    scheduler = Scheduler("m", backend, SchedulerConfig(policy, instances=lanes), clock=clock)
     assembly = Assembly("m", SPEC, batched=True)
     runner: Runner = OldestRunner(scheduler, assembly, VISIBLE)
     if isinstance(strategy, Direct):

@@ -18,7 +18,7 @@ from service.inference.request import NO_TIMINGS, Key, Outcome, Request
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.assembly import Assembly
 from service.inference.sequences.rows import Hold, Ready, choose
-from service.inference.sequences.runner import StepEnded, step_key
+from service.inference.sequences.runner import StepEnded, StepRequest, step_key, waited_ns
 from service.inference.sequences.sequence import Step
 from service.repository.sequences import Direct
 from service.tensors import Signature, Tensors
@@ -115,6 +115,16 @@ class DirectRunner:
                 self._advance(lane, deferred=True)
         self.scheduler.flush()
 
+    def hurry(self) -> None:
+        """Let what is held run at once, on the thread that looks at the clock, and hold no more."""
+        with self._lock:
+            self._policy = Direct()
+            for lane in self._lanes:
+                if lane.waiting:
+                    lane.due = self._clock()
+        self.scheduler.hurry()
+        self._ring()
+
     def _advance(self, lane: _Lane, *, deferred: bool) -> None:
         """Run the next batch of a lane, if nothing of it runs and it is time."""
         now = self._clock()
@@ -124,6 +134,7 @@ class DirectRunner:
                 lane.waiting = [row for row in lane.waiting if row not in late]
             batch = self._next_batch(lane, now)
         for row in late:
+            self.scheduler.stats.record_failure(int((now - row.step.arrived) * 1e9))
             self._ended(row.step, Outcome(None, DeadlineExceeded(), NO_TIMINGS))
         if batch is None:
             if lane.due < math.inf:
@@ -172,8 +183,8 @@ class DirectRunner:
 
     def _row_ended(self, row: _Row, batch: Request, outcome: Outcome) -> None:
         if outcome.outputs is not None:
-            waited_ns = max(0, int((batch.arrived - row.step.arrived) * 1e9))
-            timings = replace(outcome.timings, queue_ns=outcome.timings.queue_ns + waited_ns)
+            queue_ns = outcome.timings.queue_ns + waited_ns(row.step, batch)
+            timings = replace(outcome.timings, queue_ns=queue_ns)
             outcome = Outcome(self._outputs_of(row, outcome.outputs), None, timings)
         self._ended(row.step, outcome)
 
@@ -203,15 +214,16 @@ class DirectRunner:
         """Return a request that runs a row of a batch that failed, alone and in its place."""
         inputs, outputs, count, key = self.batch_parts([row])
         on_end = partial(self._single_ended, batch, row)
-        request = Request(inputs, outputs, rows=count, on_end=on_end, key=key, size=0)
+        request = StepRequest(inputs, outputs, rows=count, on_end=on_end, key=key, size=0)
         request.idle_rows = count - 1
+        request.arrived, request.step = batch.arrived, row.step
         return request
 
 
 class _Batch(Request):
     """A request that stands for those of its rows. members: whose callers still wait."""
 
-    __slots__ = ("_runner", "members")
+    __slots__ = ("_runner", "_steps", "members")
 
     def __init__(
         self, runner: DirectRunner, rows: list[_Row], on_end: Callable[[Outcome], None]
@@ -222,6 +234,7 @@ class _Batch(Request):
         )
         self.idle_rows = count - len(rows)
         self._runner = runner
+        self._steps = [row.step for row in rows]
         self.members = rows
 
     def drop(self, step: Step) -> bool:
@@ -230,6 +243,10 @@ class _Batch(Request):
         is_there = len(kept) < len(self.members)
         self.members = kept
         return is_there
+
+    def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
+        """Return how long each step has waited; see Request.waits."""
+        return [(queue_ns + waited_ns(step, self), 1) for step in self._steps]
 
     def singles(self) -> Sequence[Request]:
         """Return a request for each row."""

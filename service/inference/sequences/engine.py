@@ -27,7 +27,7 @@ from service.inference.costs import RunCost
 from service.inference.request import NO_TIMINGS, Outcome, Request, SequenceStep, array_bytes
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.endings import CANCELLED, LATE
-from service.inference.sequences.runner import Runner
+from service.inference.sequences.runner import Runner, waited_ns
 from service.inference.sequences.sequence import Changes, Limits, Step
 from service.inference.sequences.table import Table
 from service.observability.stats import ModelStats, SequenceCounts
@@ -206,13 +206,14 @@ class SequenceEngine:
         return not self._table.is_empty if scope is None else self._table.holds(scope)
 
     def drain(self, on_fewer: Callable[[], None] = lambda: None) -> None:
-        """Refuse new sequences; those in progress go on.
+        """Refuse new sequences; those in progress go on, and are not held for fuller batches.
 
         on_fewer: told, on any thread, that some may have ended.
         """
         with self._lock:
             self._table.is_draining = True
             self._on_fewer = on_fewer
+        self._hurry()
 
     def close(self, timeout: float) -> bool:
         """Refuse every request, answer those accepted, free the model; see Engine.close."""
@@ -220,6 +221,7 @@ class SequenceEngine:
         with self._lock:
             changes = self._table.close(self._clock())
         self._apply(changes)
+        self._hurry()
         with self._lock:
             clean = self._emptied.wait_for(
                 lambda: self._table.is_empty, max(0.0, deadline - time.monotonic())
@@ -256,6 +258,11 @@ class SequenceEngine:
             _WARN_EVERY_S,
         )
 
+    def _hurry(self) -> None:
+        self._runner.hurry()
+        if self._plain is not None:
+            self._plain.hurry()
+
     def _schedulers(self) -> list[Scheduler]:
         return [self._scheduler] if self._plain is None else [self._scheduler, self._plain]
 
@@ -291,9 +298,10 @@ class SequenceEngine:
         """Do what the table decided. Not under the lock: it ends requests."""
         for step, error in changes.fails:
             step.request.on_leave = None
-            if step.request.fail(error) and not isinstance(error, RequestCancelled):
+            if not (step.request.ended or isinstance(error, RequestCancelled)):
                 waited = self._clock() - step.arrived
                 self.stats.record_failure(int(waited * 1e9))
+            step.request.fail(error)
         for step in changes.stops:
             self._runner.stop(step)
         for step in changes.runs:
@@ -337,7 +345,7 @@ class SequenceEngine:
             if error is None:
                 timings = outcome.timings
                 if step.inner is not None:  # then they are of this step alone
-                    timings.queue_ns += _waited_ns(step, step.inner)
+                    timings.queue_ns += waited_ns(step, step.inner)
                 is_silent = self.spec.is_final_only and not step.end
                 request.complete(
                     None if is_silent else {name: outputs[name] for name in request.outputs},
@@ -379,10 +387,6 @@ class SequenceEngine:
                 left = self._looks_at - self._clock()
                 if left > 0:
                     self._sooner.wait(None if left == math.inf else left)
-
-
-def _waited_ns(step: Step, inner: Request) -> int:
-    return max(0, int((inner.arrived - step.arrived) * 1e9))
 
 
 def _reason(error: RequestError) -> str:

@@ -1,7 +1,7 @@
 """How steps that may run get to the scheduler: one by one, for it to batch the oldest of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -43,6 +43,21 @@ class Runner(Protocol):
     def flush(self) -> None:
         """Run what was started deferred."""
 
+    def hurry(self) -> None:
+        """Hold nothing for a fuller batch from now on. Ends no step on the caller's thread."""
+
+
+class StepRequest(Request):
+    """A request that runs one step. step: to be set by who makes it."""
+
+    __slots__ = ("step",)
+
+    step: Step
+
+    def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
+        """Return how long the step has waited; see Request.waits."""
+        return ((queue_ns + waited_ns(self.step, self), self.count),)
+
 
 class OldestRunner:
     """Every step is a request of its own: the scheduler batches the oldest."""
@@ -69,7 +84,7 @@ class OldestRunner:
         request = step.request
         key = step_key(self._visible, request, given)
         inputs, added = self.assembly.inputs(step, given)
-        step.inner = inner = Request(
+        step.inner = inner = StepRequest(
             inputs,
             self.assembly.outputs(request.outputs),
             rows=1,
@@ -81,6 +96,7 @@ class OldestRunner:
             size=request.bytes,
             parameters=request.parameters,
         )
+        inner.step = step
         inner.first_deadline = None  # it was accepted when it came: it is not refused now
         if request.ended:  # before anybody could see `inner`
             inner.cancel()
@@ -95,6 +111,15 @@ class OldestRunner:
     def flush(self) -> None:
         """Run what was started deferred."""
         self.scheduler.flush()
+
+    def hurry(self) -> None:
+        """Hold nothing for a larger batch from now on."""
+        self.scheduler.hurry()
+
+
+def waited_ns(step: Step, request: Request) -> int:
+    """Return how long a step waited before the request that runs it was made, in nanoseconds."""
+    return max(0, int((request.arrived - step.arrived) * 1e9))
 
 
 def step_key(visible: Signature, request: Request, given: Tensors) -> Key:

@@ -33,6 +33,23 @@ def test_more_rows_than_the_queue_could_hold_are_refused_before_they_are_split()
     assert scheduler.queue_depth == 0
 
 
+def test_failure_is_counted_before_it_is_told() -> None:
+    """Who asks for statistics as soon as he has the error finds it in them."""
+    backend = FakeBackend(is_open=True)
+    backend.poison = {66}
+    scheduler = Scheduler("m", backend, SchedulerConfig(BatchPolicy(1)))
+    scheduler.start()
+    counted: list[int] = []
+    scheduler.submit(
+        Request(
+            row(66), ("Y",), rows=1,
+            on_end=lambda _: counted.append(scheduler.stats.snapshot().failed),
+        )
+    )  # fmt: skip
+    assert scheduler.close(WAIT_S)
+    assert counted == [1]
+
+
 class Ragged(FakeBackend):
     """Gives rows as wide as the first value of X says: no two batches need to agree."""
 
