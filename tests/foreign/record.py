@@ -70,7 +70,7 @@ def features(call: Call) -> Iterator[str]:
     kind = _INFER.get(call.path)
     if kind is None:
         return
-    if call.answers > len(call.requests):
+    if call.answers > call.sent:
         yield "several answers to a request (decoupled)"
     for message in call.requests:
         try:

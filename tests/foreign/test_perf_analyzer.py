@@ -16,7 +16,7 @@ from tests.support.stub import Stub
 from tests.support.tap import Tap
 from tests.support.waiting import eventually
 
-_REQUESTS = 200
+_REQUESTS = 50  # of a window, at least
 _TRACE = ["--trace-level", "TIMESTAMPS", "--trace-rate", "1"]
 _SHARED = ["--shared-memory", "system", "--output-shared-memory-size", "1024"]
 _UNARY_SEQUENCES = ["-m", "simple_sequence", "--sequence-length", "4"]
@@ -78,15 +78,16 @@ def test_perf_analyzer(
 
         eventually(counted, "the statistics count every request of the wire")
     sent, _ = infers(examples_tap)
-    # It looks once a second, and may do so before the answers to the last requests of its
-    # sequences; its own look at the statistics begins when the first may have been answered.
-    assert _REQUESTS <= number("Request count", report) <= sent
+    # Its windows begin after its first requests and end before its last ones.
+    assert 0 < number("Request count", report) <= sent
     assert 0 < number("Successful request count", report) <= sent
 
 
 @pytest.mark.foreign
 @pytest.mark.client("perf_analyzer")
-def test_decoupled(perf_analyzer: list[str], examples: str, tmp_path: Path) -> None:
+def test_decoupled(
+    perf_analyzer: list[str], examples: str, examples_tap: Tap, tmp_path: Path
+) -> None:
     """Requests with three answers each are over when the last has come."""
     tensors = {"IN": [1, 2, 3], "DELAY": [0, 0, 0], "WAIT": [0]}
     data = [{name: {"content": v, "shape": [len(v)]} for name, v in tensors.items()}]
@@ -94,24 +95,29 @@ def test_decoupled(perf_analyzer: list[str], examples: str, tmp_path: Path) -> N
     content.write_text(json.dumps({"data": data}))
     options = ["-m", "repeat_int32", "--async", "--streaming", "--input-data", str(content)]
     report = measure([*perf_analyzer, "-u", examples, *options])
-    assert number("Request count", report) == _REQUESTS
+    sent, answered = infers(examples_tap)
+    assert answered == 4 * sent > 0  # it asks for the empty one at the end
     throughput = [float(value) for value in re.findall(r"hroughput: ([\d.]+) infer/sec", report)]
-    assert throughput[1] == pytest.approx(3 * throughput[0], rel=0.01)
+    assert throughput[1] == pytest.approx(3 * throughput[0], rel=0.1)  # its windows cut answers off
 
 
 def infers(tap: Tap) -> tuple[int, int]:
     """Count the requests for inference that went by, and their answers."""
     calls = [call for call in tap.calls if call.path.endswith("Infer")]
-    return sum(len(call.requests) for call in calls), sum(call.answers for call in calls)
+    return sum(call.sent for call in calls), sum(call.answers for call in calls)
 
 
 def measure(command: list[str]) -> str:
-    """Let perf_analyzer send its requests, four at a time, and return its report."""
+    """Let perf_analyzer measure three short windows, four requests at a time; return its report.
+
+    It has no end where it is to send so many requests and no more: if it is slow to begin, its
+    window misses the first ones, and it waits for ever for the rest.
+    """
+    windows = ("--measurement-mode", "count_windows", "--measurement-request-count", str(_REQUESTS))
     run = subprocess.run(
         [
-            *command,
-            *("--service-kind", "triton", "-i", "grpc"),
-            *("--request-count", str(_REQUESTS), "--concurrency-range", "4"),
+            *(*command, "--service-kind", "triton", "-i", "grpc", "--concurrency-range", "4"),
+            *(*windows, "--stability-percentage", "999"),
         ],
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ PATIENCE_S = 8.0  # less than the deadlines of the clients that are held
 
 @dataclass(slots=True)
 class Call:
-    """One call. answers: number of messages.
+    """One call. sent, answers: number of messages. requests: the first of those that were sent.
 
     path: of REST METHOD PATH. status: its grpc-status, of REST HTTP's; None while it has none.
     """
@@ -18,6 +18,7 @@ class Call:
     path: str
     headers: Mapping[str, str]
     requests: list[bytes] = field(default_factory=list)
+    sent: int = 0
     answers: int = 0
     status: int | None = None
     hold: "Hold | None" = None

@@ -13,7 +13,9 @@ from tests.support.tap_call import Call
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _CONTINUATION = 0, 1, 9
 _PADDED, _PRIORITY, _END_HEADERS = 0x8, 0x20, 0x4
-_KEPT_BYTES: Final = 1 << 20  # of the requests of a call; what comes after is not noted
+# Of the requests of a call; what comes after is counted only.
+_KEPT_BYTES: Final = 1 << 20
+_KEPT_REQUESTS: Final = 500
 
 
 def readers(note: Callable[[Call], None]) -> tuple["_Requests", "_Answers"]:
@@ -112,7 +114,8 @@ class _Requests(_Reader):
 
     def message(self, stream: int, message: bytes) -> None:
         call = self.calls[stream]
-        if sum(map(len, call.requests)) < _KEPT_BYTES:
+        call.sent += 1
+        if call.sent <= _KEPT_REQUESTS and sum(map(len, call.requests)) < _KEPT_BYTES:
             call.requests.append(_inflated(message, call.headers.get("grpc-encoding", "")))
         if call.hold is not None:
             call.hold.request()
