@@ -62,6 +62,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Tell whether it is kept open for a request that may come."""
         return self.timeout_keep_alive_task is not None
 
+    @property
+    def _is_queued(self) -> bool:
+        """Tell whether the request that came last waits for others of its connection."""
+        return bool(self.pipeline) and self.pipeline[0][0] is self.cycle
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._has_certificate = bool(transport.get_extra_info("peercert"))
@@ -119,6 +124,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        is_last = self._is_refused and not self.pipeline
+        super().on_response_complete()
+        if is_last:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -211,7 +222,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Tell whether what is written now is the answer to the request that is being read."""
         if self._in_head:  # the cycle is that of the request before
             return self.cycle is None or self.cycle.response_complete
-        return self.cycle is not None and not self.cycle.response_started
+        return self.cycle is not None and not (self.cycle.response_started or self._is_queued)
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer with an error if there is a place for it, and end the connection."""
@@ -230,8 +241,10 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.write_eof()
             # To close what is still being written to would take the answer away from its reader.
             self._head_timer = self.loop.call_later(_LINGER_S, self.transport.close)
-        elif self._in_head:  # requests that came whole before it are still being answered
-            self.cycle.keep_alive = False
+        elif self._in_head or self._is_queued:
+            # What came whole before it is still being answered: on_response_complete has the end.
+            if self._is_queued and not self._in_head:
+                self.pipeline.popleft()
         else:
             self.transport.close()
 
