@@ -5,14 +5,16 @@ is different about JSON is.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from service.errors import InvalidRequest, shown
 from service.pb.grpc_service_pb2 import InferParameter, ModelInferRequest
+from service.rest.arrays import PIECE, Irregular, NumberArray, cut_arrays
 from service.rest.parse import kind_of, member, parse_object
 from service.rest.values import raw_of
-from service.tensors import BY_WIRE
+from service.tensors import BY_WIRE, Datatype, Shape
 
 _SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
@@ -42,44 +44,27 @@ class Forms:
 
 
 def read_infer(
-    model: str, version: str, body: bytes, header_length: int | None
+    model: str, version: str, body: bytes, header_length: int | None, piece: int = PIECE
 ) -> tuple[ModelInferRequest, Forms]:
     """Return the request in a body, and how its answer is to look.
 
-    header_length: bytes of JSON at the start of the body; None: all of it.
+    header_length: bytes of JSON at the start of the body; None: all of it. piece: see cut_arrays.
     Raises InvalidRequest.
     """
-    view = memoryview(body)
-    if header_length is not None and header_length > len(body):
+    end = len(body) if header_length is None else header_length
+    if end > len(body):
         raise InvalidRequest(
             f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} "
             "bytes"
         )
-    fields = parse_object(view[:header_length])
-    request = ModelInferRequest(
-        model_name=model,
-        model_version=version,
-        id=member(fields, "id", str, "the request", ""),
-    )
-    parameters = member(fields, "parameters", dict, "the request", {})
-    others = member(parameters, _BINARY_ALL, bool, "the parameters", default=False)
-    _add_parameters(request.parameters, parameters, "the request", {_BINARY_ALL})
-    name = parameters.get(_SEQUENCE)
-    if type(name) is int and _MAX_INT64 < name <= _MAX_UINT64:  # gRPC has it in a signed field
-        request.parameters[_SEQUENCE].int64_param = name - _MAX_UINT64 - 1
-    rest = _Rest(view[len(body) if header_length is None else header_length :])
-    for where, fields_of in _objects(fields, "inputs", "input"):
-        _add_input(model, request, fields_of, where, rest)
-    if rest.left:
-        raise InvalidRequest(
-            f"unexpected additional input data for model '{model}': {rest.left} bytes follow "
-            f"those of the inputs"
-        )
-    named = dict(
-        _add_output(request, fields_of, where)
-        for where, fields_of in _objects(fields, "outputs", "output")
-    )
-    return request, Forms(others, {name: form for name, form in named.items() if form is not None})
+    view = memoryview(body)
+    text, arrays = cut_arrays(body, end, piece)
+    if arrays:
+        with suppress(Irregular, InvalidRequest):  # they are told with their place below
+            read = _read(model, version, text, view[end:], arrays)
+            if not arrays:
+                return read
+    return _read(model, version, view[:end], view[end:], {})
 
 
 def set_parameter(parameter: InferParameter, value: object, where: str, key: str) -> None:
@@ -105,6 +90,41 @@ def set_parameter(parameter: InferParameter, value: object, where: str, key: str
             f"parameter '{shown(key)}' of {where} is {kind_of(value)}, expected a boolean, a "
             "number or a string"
         )
+
+
+def _read(
+    model: str,
+    version: str,
+    text: bytes | memoryview,
+    binary: memoryview,
+    arrays: dict[str, NumberArray],
+) -> tuple[ModelInferRequest, Forms]:
+    """Return the request. arrays: that were cut out of the text; what is read is taken out."""
+    fields = parse_object(text)
+    request = ModelInferRequest(
+        model_name=model,
+        model_version=version,
+        id=member(fields, "id", str, "the request", ""),
+    )
+    parameters = member(fields, "parameters", dict, "the request", {})
+    others = member(parameters, _BINARY_ALL, bool, "the parameters", default=False)
+    _add_parameters(request.parameters, parameters, "the request", {_BINARY_ALL})
+    name = parameters.get(_SEQUENCE)
+    if type(name) is int and _MAX_INT64 < name <= _MAX_UINT64:  # gRPC has it in a signed field
+        request.parameters[_SEQUENCE].int64_param = name - _MAX_UINT64 - 1
+    rest = _Rest(binary)
+    for where, fields_of in _objects(fields, "inputs", "input"):
+        _add_input(request, fields_of, where, rest, arrays)
+    if rest.left:
+        raise InvalidRequest(
+            f"unexpected additional input data for model '{model}': {rest.left} bytes follow "
+            f"those of the inputs"
+        )
+    named = dict(
+        _add_output(request, fields_of, where)
+        for where, fields_of in _objects(fields, "outputs", "output")
+    )
+    return request, Forms(others, {name: form for name, form in named.items() if form is not None})
 
 
 class _Rest:
@@ -143,7 +163,11 @@ def _objects(fields: dict[str, Any], key: str, what: str) -> Iterator[tuple[str,
 
 
 def _add_input(
-    model: str, request: ModelInferRequest, fields: dict[str, Any], where: str, rest: _Rest
+    request: ModelInferRequest,
+    fields: dict[str, Any],
+    where: str,
+    rest: _Rest,
+    arrays: dict[str, NumberArray],
 ) -> None:
     name: str = fields["name"]
     shape = _shape(fields, where)
@@ -166,12 +190,22 @@ def _add_input(
     elif has_data:
         datatype = BY_WIRE.get(wire)
         # A type that nobody knows is refused with the others that the model does not take.
-        raw = raw_of(name, datatype, shape, fields["data"]) if datatype is not None else b""
+        raw = _raw(name, datatype, shape, fields["data"], arrays) if datatype else b""
         request.raw_input_contents.append(raw)
     elif _REGION not in parameters:
         raise InvalidRequest(
-            f"unable to find data for input tensor '{shown(name)}' for model '{model}' in request."
+            f"unable to find data for input tensor '{shown(name)}' for model "
+            f"'{request.model_name}' in request."
         )
+
+
+def _raw(
+    name: str, datatype: Datatype, shape: Shape, data: object, arrays: dict[str, NumberArray]
+) -> bytes:
+    array = arrays.pop(data, None) if type(data) is str else None
+    if array is not None:
+        return array.raw(name, datatype, shape)
+    return raw_of(name, datatype, shape, data)
 
 
 def _add_output(

@@ -19,6 +19,7 @@ from service.tensors import BF16, BOOL, BYTES, Array, Datatype, Shape, from_raw,
 _FLOATS: Final = frozenset(["FP16", "FP32", "FP64", "BF16"])
 # Numbers that JSON has no literals for; as tokens Python, Go's protojson and Triton know them.
 _SPECIAL: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_PIECE: Final = 1 << 14  # numbers; to write them takes a millisecond or so
 _MAX_DOUBLE: Final = int(np.finfo(np.float64).max)
 
 
@@ -66,10 +67,13 @@ def json_of(name: str, datatype: Datatype, shape: Shape, raw: bytes) -> bytes:
         return orjson.dumps(_decoded(name, array))
     if datatype is BF16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        return _with_special(array, text)
-    return text
+    if array.size <= _PIECE:
+        return _numbers(array)
+    # Each in a call of its own: in between the interpreter is free for others.
+    pieces = [_numbers(array[at : at + _PIECE])[1:-1] for at in range(0, array.size, _PIECE)]
+    pieces[0] = b"[" + pieces[0]
+    pieces[-1] += b"]"
+    return b",".join(pieces)
 
 
 def _flat(name: str, shape: Shape, data: list[Any]) -> list[Any]:
@@ -162,6 +166,13 @@ def _to_bf16(exact: Array) -> Array:
     bits = (bits | inexact).astype(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(exact), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _numbers(array: Array) -> bytes:
+    text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return _with_special(array, text)
+    return text
 
 
 def _with_special(array: Array, text: bytes) -> bytes:
