@@ -102,16 +102,13 @@ class Table:
         starts = wanted.start or (live is None and self._starts_by_itself(wanted))
         if live is None and not starts:
             raise self._endings.not_started(wanted.scope, wanted.id)
-        sequence = live
         if starts:
             if self.is_draining:
                 raise ShuttingDown
             if live is None and not self._slots and len(self._backlog) >= self._limits.backlog:
                 raise SequenceBacklogFull(self._model, self._limits.slots, len(self._backlog))
-            sequence = None
-        self._admit(request, live if sequence is not None else None)
-        if sequence is None:
-            sequence = self._open(wanted, live)
+        self._admit(request, live)
+        sequence = self._open(wanted, live) if starts or live is None else live
         step = Step(request, sequence, starts, wanted.end, now)
         sequence.queue.append(step)
         self.waiting += 1
@@ -244,9 +241,12 @@ class Table:
         return is_own and not self._endings.knows(wanted.scope, wanted.id)
 
     def _admit(self, request: Request, live: Sequence | None) -> None:
-        """Raise QueueFull if the request has to wait and there is no room for it."""
+        """Raise QueueFull if the request has to wait and there is no room for it.
+
+        live: what it goes on with or replaces; if that has nothing to do, it does not wait.
+        """
         limits = self._limits
-        if live is not None and live.slot >= 0 and live.running is None:
+        if self._slots if live is None else live.slot >= 0 and live.running is None:
             return
         if self.waiting >= limits.queue_requests:
             raise QueueFull(self._model, f"{self.waiting} requests")

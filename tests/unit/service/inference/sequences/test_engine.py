@@ -286,6 +286,25 @@ def test_waiting_steps_are_bounded() -> None:
         assert made.send(1, 1).total == 4
 
 
+def test_full_queue_keeps_nobody_out_who_need_not_wait() -> None:
+    """Steps of one sequence that wait for each other are no reason to refuse another one."""
+    with rig(slots=3, is_open=False, queue_requests=1) as made:
+        busy, waiting = made.send(1, 1, start=True), made.send(1, 1)
+        made.backend.wait_for_batches(1)
+        other = made.send(2, 5, start=True)
+        made.backend.open()
+        assert [busy.total, waiting.total, other.total] == [1, 2, 5]
+        made.backend.shut()
+        made.send(1, 1)
+        made.send(1, 1)
+        assert made.engine.queue_depth
+        again = made.send(2, 7, start=True)
+        with pytest.raises(QueueFull):
+            made.send(2, 7, start=True)
+        made.backend.open()
+        assert again.total == 7
+
+
 def test_drain_refuses_new_sequences_alone() -> None:
     """Sequences in progress may go on to their end while no new one is begun."""
     with rig() as made:
