@@ -77,6 +77,7 @@ class SequenceEngine:
         self._stops = False
         self._warns_from = -math.inf
         self._on_fewer: Callable[[], None] = lambda: None
+        self._told_ended = 0  # sequences whose end `_on_fewer` was told of
         self._thread = threading.Thread(target=self._watch, name=f"{model}-sequences", daemon=True)
         runner.bind(self._ended, self._look_sooner)
 
@@ -212,7 +213,7 @@ class SequenceEngine:
         """
         with self._lock:
             self._table.is_draining = True
-            self._on_fewer = on_fewer
+            self._on_fewer, self._told_ended = on_fewer, self._table.ended
         self._hurry()
 
     def close(self, timeout: float) -> bool:
@@ -307,9 +308,17 @@ class SequenceEngine:
         for step in changes.runs:
             self._run(step, deferred=deferred)
         if self._table.is_draining:
-            with self._lock:
-                self._emptied.notify_all()
-            self._on_fewer()
+            self._tell_fewer()
+
+    def _tell_fewer(self) -> None:
+        """Tell that sequences have ended; not each step, for who is told looks at every stream."""
+        with self._lock:
+            ended = self._table.ended
+            if ended == self._told_ended:
+                return
+            self._told_ended = ended
+            self._emptied.notify_all()
+        self._on_fewer()
 
     def _run(self, step: Step, *, deferred: bool) -> None:
         given = step.request.claim()

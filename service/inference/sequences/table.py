@@ -46,6 +46,7 @@ class Table:
         self.reaped = 0
         self.replaced = 0
         self.opened = 0
+        self.ended = 0
         self._model = model
         self._limits = limits
         self._live: dict[object, dict[int | str, Sequence]] = {}  # by scope: takes more steps
@@ -361,6 +362,7 @@ class Table:
     def _finish(self, sequence: Sequence) -> None:
         sequence.is_over = True
         sequence.states = None
+        self.ended += 1
         self.state_bytes -= sequence.bytes
         del self._all[sequence]
         if (of_scope := self._scoped.get(sequence.scope)) is not None:

@@ -316,6 +316,22 @@ def test_drain_refuses_new_sequences_alone() -> None:
         assert made.send(1, 1, end=True).total == 3
 
 
+def test_drain_tells_when_sequences_have_ended() -> None:
+    """Each end is told, however it came; a step that ends none is not, for it says nothing."""
+    told: list[str] = []
+    with rig(idle_s=10.0) as made:
+        for name in (1, 2, 3):
+            assert made.send(name, 1, start=True).total == 1
+        made.engine.drain(lambda: told.append("fewer"))
+        assert made.send(1, 1).total == 2
+        assert told == []
+        made.send(1, 1, end=True).request.cancel()
+        eventually(lambda: told == ["fewer"], "the end of one")
+        made.pass_time(11.0)
+        assert told == ["fewer"] * 2
+        assert not made.engine.is_busy(None)
+
+
 def test_close_answers_what_was_accepted() -> None:
     """Closing lets every accepted step run, also those of sequences that wait for a place."""
     with rig(slots=1, is_open=False) as made:
