@@ -127,6 +127,8 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         "free axis may have; both are proved; repeat")  # fmt: skip
     group.add_argument("--output", action="append", metavar="NAME", help="name of an output, in "
         "the order of forward; default: keys of the returned dict, or 'output'")  # fmt: skip
+    group.add_argument("--state", action="append", metavar="INPUT=OUTPUT", help="the output that "
+        "an input is to be given next time; repeat")  # fmt: skip
     group.add_argument("--max-batch-size", type=int, default=64, metavar="N", help="largest batch "
         "that is proved and served (default: %(default)s)")  # fmt: skip
     group.add_argument("--batch-bucket", action="append", type=int, metavar="N", help="a further "
@@ -192,8 +194,6 @@ def add_package(parser: argparse.ArgumentParser) -> None:
         "next; one that exists is never changed)")  # fmt: skip
     group.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, one a "
         "line")  # fmt: skip
-    group.add_argument("--state", action="append", metavar="INPUT=OUTPUT", help="the output that "
-        "an input is to be given next time; repeat")  # fmt: skip
     group.add_argument("--config-pbtxt", action="store_true", default=None, help="write a "
         "config.pbtxt for Triton if there is none (default: if there are labels)")  # fmt: skip
     add_key(group, "private key in PEM form: sign the version with it")

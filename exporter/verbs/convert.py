@@ -21,7 +21,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     check_installed()
     report = convert_file(arguments.source, target, progress=console.say, **options)
     text = f"wrote {target}; proved equal to its source: see --json; publish it: penstock-export "
-    text += f"package {target} --name NAME --repository DIR"
+    states = "".join(f" --state {name}={output}" for name, output in options["state"].items())
+    text += f"package {target} --name NAME --repository DIR{states}"
     if target.with_name(f"{MODEL_FILE}.data").exists():
         text += f"\nits weights lie in {MODEL_FILE}.data beside it"
     console.result(text, {"path": str(target), **report.to_json()})

@@ -38,6 +38,7 @@ from service.repository.signature import Graph, resolve
 from service.runtime.session import Session, SessionConfig
 from service.runtime.warmup import replay_golden
 from service.tensors import BOOL, FP32, INT64
+from tests.support import sequences
 from tests.support.signed import write_keys
 from tests.support.waiting import eventually
 from tests.unit.exporter.modules import (
@@ -573,6 +574,22 @@ def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert proven.agreement.parity
     with pytest.raises(VerificationFailed):
         verify_file(nn.Linear(64, 32), tmp_path / "model.onnx", example_inputs=torch.rand(1, 64))
+
+
+def test_states_of_a_file_without_a_repository(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`convert` and `verify` take --state as the export does, and prove what it pairs."""
+    source, target = tmp_path / "sum.onnx", tmp_path / "model.onnx"
+    source.write_bytes(sequences.accumulator())
+    state = ["--state", "total_in=total_out"]
+    assert main(["convert", str(source), "--out", str(target), *state]) == 0
+    assert f"package {target} --name NAME --repository DIR --state total_in=total_out" in (
+        capsys.readouterr().out
+    )
+    assert main(["verify", str(source), str(target), *state]) == 0
+    assert main(["verify", str(source), str(target), "--state", "total_in=none"]) == 2
+    assert "state total_in=none: expected INPUT=OUTPUT" in capsys.readouterr().err
 
 
 def test_threads_of_one_process_get_versions_of_their_own(tmp_path: Path) -> None:
