@@ -11,15 +11,19 @@ MAX_RANK = 16
 _MAX_ELEMENTS = 1 << 56  # numpy counts bytes in 63 bits, also where one extent is 0
 
 
-def check_input_names(model: str, signature: Signature, names: Sequence[str]) -> None:
-    """Check that every required input is there, once, and nothing else.
+def check_unique(kind: str, names: Sequence[str]) -> None:
+    """Check that no name stands twice. kind: "input" or "output". Raises InvalidRequest."""
+    if len(set(names)) != len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise InvalidRequest(f"{kind} '{shown(twice)}' already exists in request")
 
-    names: in the order of the request. Raises InvalidRequest.
+
+def check_input_names(model: str, signature: Signature, names: Sequence[str]) -> None:
+    """Check that every required input is there, and nothing else.
+
+    names: in the order of the request, each once. Raises InvalidRequest.
     """
     given = set(names)
-    if len(given) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise InvalidRequest(f"input '{shown(twice)}' already exists in request")
     known = [spec.name for spec in signature.inputs]
     required = [spec.name for spec in signature.inputs if not spec.optional]
     missing = [name for name in required if name not in given]
@@ -100,17 +104,18 @@ def batch_rows(model: str, signature: Signature, inputs: Mapping[str, Array]) ->
 
 
 def check_outputs(model: str, signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the outputs to compute: those asked for, or all. Raises InvalidRequest."""
+    """Return the outputs to compute: those asked for, or all. Raises InvalidRequest.
+
+    names: in the order of the request, each once.
+    """
     if not names:
         return tuple(spec.name for spec in signature.outputs)
     known = {spec.name for spec in signature.outputs}
-    for index, name in enumerate(names):
+    for name in names:
         if name not in known:
             raise InvalidRequest(
                 f"unexpected inference output '{shown(name)}' for model '{model}'",
             )
-        if name in names[:index]:
-            raise InvalidRequest(f"output '{shown(name)}' already exists in request")
     return tuple(names)
 
 

@@ -1,6 +1,6 @@
-"""ModelInferRequest into tensors, tensors into ModelInferResponse.
+"""A message into a ModelInferRequest, tensors into a ModelInferResponse.
 
-Raw contents become read-only views on the message's bytes. The part of an answer that is the
+The part of an answer that is the
 same for a shape is encoded once; an answer is that part, the id and the contents, joined.
 """
 
@@ -8,31 +8,14 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from service.errors import InvalidRequest, shown
-from service.inference.validation import (
-    as_text,
-    check_input_names,
-    check_outputs,
-    check_shape,
-)
+from service.errors import InvalidRequest
 from service.pb.grpc_service_pb2 import (
     InferParameter,
     ModelInferRequest,
     ModelInferResponse,
 )
-from service.rpc.contents import check_raw_count, raw_tensor, shared_tensor, typed_tensor
-from service.rpc.regions import NO_REGIONS, Regions
-from service.rpc.tensor_parameters import place_of
-from service.rpc.wire import check_counts, check_part_counts, length_delimited, varint
-from service.tensors import (
-    BY_WIRE,
-    BYTES,
-    Datatype,
-    Shape,
-    Signature,
-    Tensors,
-    to_raw,
-)
+from service.rpc.wire import check_part_counts, length_delimited, varint
+from service.tensors import Datatype, Shape, Signature, Tensors, to_raw
 
 MAX_ID_BYTES: Final = 1024
 _MAX_REPLY_BYTES: Final = (1 << 31) - 1  # a protobuf message cannot be larger
@@ -60,58 +43,6 @@ def parse_request(message: bytes) -> ModelInferRequest:
             f"the request id has {len(request.id)} characters, at most {MAX_ID_BYTES} are taken"
         )
     return request
-
-
-def decode_inputs(
-    model: str, signature: Signature, request: ModelInferRequest, regions: Regions = NO_REGIONS
-) -> Tensors:
-    """Return the inputs of a request, valid against the signature.
-
-    What is in shared memory is copied: nothing that its client changes later reaches the model.
-    Raises InvalidRequest with Triton's texts, and RequestError as Regions.window does.
-    """
-    inputs, raw = request.inputs, request.raw_input_contents
-    check_counts("inputs", inputs)
-    check_input_names(model, signature, [tensor.name for tensor in inputs])
-    if raw and len(raw) != len(inputs):
-        check_raw_count(model, request)
-    arrays: Tensors = {}
-    has_bytes = False
-    shared = 0  # bytes of the inputs that are in shared memory
-    contents = iter(raw)
-    for tensor in inputs:
-        spec = signature.input(tensor.name)
-        if spec is None:
-            raise InvalidRequest(f"unexpected inference input '{shown(tensor.name)}'")
-        shape = tuple(tensor.shape)
-        datatype = BY_WIRE.get(tensor.datatype)
-        check_shape(model, spec, datatype, tensor.datatype, shape, batched=signature.batched)
-        has_bytes = has_bytes or spec.datatype is BYTES
-        if tensor.parameters and (place := place_of(tensor)) is not None:
-            shared += place.size
-            window = regions.window(place)
-            regions.check_read(shared)
-            arrays[spec.name] = shared_tensor(model, spec, shape, tensor, window)
-        elif not raw:
-            arrays[spec.name] = typed_tensor(model, spec, shape, tensor)
-        elif tensor.HasField("contents"):
-            raise InvalidRequest(
-                "contents field must not be specified when using raw_input_contents for "
-                f"'{shown(spec.name)}' for model '{model}'"
-            )
-        else:
-            arrays[spec.name] = raw_tensor(model, spec, shape, next(contents))
-    if next(contents, None) is not None:  # as many as there are inputs, but some are shared
-        check_raw_count(model, request)
-    return as_text(arrays, signature) if has_bytes and not signature.takes_bytes else arrays
-
-
-def wanted_outputs(model: str, signature: Signature, request: ModelInferRequest) -> tuple[str, ...]:
-    """Return the names of the outputs to compute. Raises InvalidRequest."""
-    if not request.outputs:
-        return check_outputs(model, signature, ())
-    check_counts("outputs", request.outputs)
-    return check_outputs(model, signature, [output.name for output in request.outputs])
 
 
 class ReplyEncoder:

@@ -1,14 +1,14 @@
 """The contents of one input, raw, typed or shared, into its tensor. The texts are Triton's."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from service.errors import InvalidRequest, shown
-from service.pb.grpc_service_pb2 import InferTensorContents, ModelInferRequest
+from service.pb.grpc_service_pb2 import InferTensorContents
 from service.rpc.regions import Window
-from service.rpc.tensor_parameters import REGION
+from service.rpc.sources import Input, Source
 from service.tensors import (
     BOOL,
     BY_WIRE,
@@ -23,51 +23,30 @@ from service.tensors import (
     from_raw,
 )
 
-Input: TypeAlias = ModelInferRequest.InferInputTensor
+
+def to_tensor(model: str, spec: TensorSpec, shape: Shape, tensor: Input, source: Source) -> Array:
+    """Return an input from its contents, wherever they are.
+
+    Raw contents become a read-only view, those in shared memory are copied. Raises RequestError.
+    """
+    if isinstance(source, Window):
+        return _shared_tensor(model, spec, shape, source)
+    if source is None:
+        return _typed_tensor(model, spec, shape, tensor)
+    return _raw_tensor(model, spec, shape, source)
 
 
-def check_raw_count(model: str, request: ModelInferRequest) -> None:
-    """Raise InvalidRequest unless raw contents are one for each input that is in the message."""
-    raw = request.raw_input_contents
-    inputs = [tensor for tensor in request.inputs if REGION not in tensor.parameters]
-    for tensor in inputs:
-        if tensor.HasField("contents"):
-            raise InvalidRequest(
-                "contents field must not be specified when using raw_input_contents for "
-                f"'{shown(tensor.name)}' for model '{model}'"
-            )
-    if len(raw) < len(inputs):
-        name = shown(inputs[len(raw)].name)
-        raise InvalidRequest(
-            f"unable to find data for input tensor '{name}' for model '{model}' in request."
-        )
-    if len(raw) > len(inputs):
-        raise InvalidRequest(
-            f"expected {len(inputs)} raw_input_contents for model '{model}', one an input, got "
-            f"{len(raw)}"
-        )
-
-
-def shared_tensor(
-    model: str, spec: TensorSpec, shape: Shape, tensor: Input, window: Window
-) -> Array:
-    """Return a copy of an input in shared memory. Raises RequestError."""
-    if tensor.HasField("contents"):
-        raise InvalidRequest(
-            "unexpected 'content' provided when using shared memory for input tensor "
-            f"'{shown(spec.name)}' for model '{model}'"
-        )
+def _shared_tensor(model: str, spec: TensorSpec, shape: Shape, window: Window) -> Array:
     expected = element_count(shape) * spec.datatype.itemsize
     if spec.datatype is not BYTES and window.size != expected:  # before it is copied for nothing
         raise InvalidRequest(
             f"input byte size mismatch for input '{shown(spec.name)}' for model '{model}'. "
             f"Expected {expected}, got {window.size}"
         )
-    return raw_tensor(model, spec, shape, window.read())
+    return _raw_tensor(model, spec, shape, window.read())
 
 
-def raw_tensor(model: str, spec: TensorSpec, shape: Shape, raw: bytes) -> Array:
-    """Return an input from its raw contents. Raises InvalidRequest."""
+def _raw_tensor(model: str, spec: TensorSpec, shape: Shape, raw: bytes) -> Array:
     try:
         return from_raw(spec.datatype, shape, raw)
     except WrongElementCount as error:
@@ -79,16 +58,11 @@ def raw_tensor(model: str, spec: TensorSpec, shape: Shape, raw: bytes) -> Array:
         raise InvalidRequest(f"input byte size mismatch {where}. {error}") from None
 
 
-def typed_tensor(model: str, spec: TensorSpec, shape: Shape, tensor: Input) -> Array:
-    """Return an input from the contents in the field of its datatype. Raises InvalidRequest."""
+def _typed_tensor(model: str, spec: TensorSpec, shape: Shape, tensor: Input) -> Array:
     name, datatype = shown(spec.name), spec.datatype
     count = element_count(shape)
-    if not tensor.HasField("contents"):
-        if count == 0:
-            return np.empty(shape, datatype.numpy)
-        raise InvalidRequest(
-            f"unable to find data for input tensor '{name}' for model '{model}' in request."
-        )
+    if not tensor.HasField("contents"):  # it has no elements
+        return np.empty(shape, datatype.numpy)
     if datatype.contents is None:
         raise InvalidRequest(
             f"{datatype} requires raw_input_contents: input '{name}' for model '{model}'"

@@ -30,13 +30,26 @@ class Delivery:
     classes: Mapping[str, int]
 
 
-def delivery_of(
+def wanted_outputs(
     model: str, signature: Signature, request: ModelInferRequest, regions: Regions
-) -> Delivery | None:
-    """Return what the parameters of the requested outputs ask for; None: nothing special.
+) -> tuple[tuple[str, ...], Delivery | None]:
+    """Return the names of the outputs to compute, and what is wanted of them; None: just contents.
 
+    request: names no output twice.
     Raises InvalidRequest, and RequestError as Regions.window does.
     """
+    delivery = _delivery(request, regions)
+    names = check_outputs(model, signature, [output.name for output in request.outputs])
+    if not (delivery.windows or delivery.classes):
+        return names, None
+    for spec in signature.outputs:
+        if spec.name in delivery.classes:
+            check_classifiable(spec.name, spec.datatype)
+    _check_overlaps(delivery.windows)
+    return names, delivery
+
+
+def _delivery(request: ModelInferRequest, regions: Regions) -> Delivery:
     windows: dict[str, Window] = {}
     classes: dict[str, int] = {}
     for output in request.outputs:
@@ -52,27 +65,7 @@ def delivery_of(
             windows[output.name] = regions.window(place)
         elif count:
             classes[output.name] = count
-    if not (windows or classes):
-        return None
-    check_outputs(model, signature, [output.name for output in request.outputs])
-    for name in classes:
-        spec = signature.output(name)
-        if spec is not None:
-            check_classifiable(name, spec.datatype)
-    _check_overlaps(windows)
     return Delivery(windows, classes)
-
-
-def input_windows(request: ModelInferRequest, regions: Regions) -> dict[str, Window | None]:
-    """Return where each input is in shared memory, in their order; None: in the message.
-
-    Raises RequestError as Regions.window does.
-    """
-    windows: dict[str, Window | None] = {}
-    for tensor in request.inputs:
-        place = place_of(tensor) if tensor.parameters else None
-        windows[tensor.name] = regions.window(place) if place is not None else None
-    return windows
 
 
 class DeliveringEncoder(ReplyEncoder):

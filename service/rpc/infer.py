@@ -17,18 +17,12 @@ from service.errors import (
 from service.inference.engine import Engine
 from service.inference.model import Model
 from service.inference.request import OnEnd, Parameter, Request, batch_key
-from service.inference.validation import batch_rows
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
 from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream
-from service.rpc.codec import (
-    MAX_ID_BYTES,
-    decode_inputs,
-    parse_request,
-    wanted_outputs,
-)
-from service.rpc.delivery import delivery_of, input_windows
+from service.rpc.codec import MAX_ID_BYTES, parse_request
+from service.rpc.decoding import decode_request
 from service.rpc.exchange import Exchange, Identified
 from service.rpc.methods import CATEGORY_OF, INFER
 from service.rpc.options import DEFAULT_OPTIONS, InferOptions
@@ -279,7 +273,6 @@ class InferService:
         self, served: ServedModel, request: ModelInferRequest, context: _Context
     ) -> tuple[Plan, Tensors]:
         model = served.model
-        name = model.name
         regions_generation = self._regions.generation  # before any window is looked for
         try:
             parameters = request_parameters(request)
@@ -288,22 +281,18 @@ class InferService:
                 parameters = replace(parameters, custom=custom)
             placed = Placed(context.stream, self._stream_state)
             parameters, signature = placed.step_of(model, request, parameters)
-            outputs = wanted_outputs(name, signature, request)
-            delivery = delivery_of(name, signature, request, self._regions)
-            inputs = decode_inputs(name, signature, request, self._regions)
-            rows = batch_rows(name, signature, inputs)
-            windows = input_windows(request, self._regions)
+            decoded = decode_request(model.name, signature, request, self._regions)
         except RequestError as error:
             prefix = f"[request id: {shown(request.id) or '<id_unknown>'}] "
             raise type(error)(prefix + str(error)) from None
-        is_raw = len(request.raw_input_contents) == sum(1 for w in windows.values() if w is None)
+        inputs, delivery = decoded.inputs, decoded.delivery
         planned: tuple[PlannedInput, ...] = ()
         has_step = model.sequences is not None and parameters.sequence is not None
-        if is_raw and (parameters.is_plain or (has_step and not any(windows.values()))):
-            planned = planned_inputs(signature, inputs, windows)
-        key = batch_key(signature, inputs)
+        if parameters.is_plain or (has_step and not decoded.is_shared):
+            planned = planned_inputs(signature, inputs, decoded.sources)
+        rows, outputs, key = decoded.rows, decoded.outputs, batch_key(signature, inputs)
         generation = self._manager.generation
-        if delivery is None and not any(windows.values()):
+        if delivery is None and not decoded.is_shared:
             return Plan(served, planned, outputs, rows, key, parameters, generation), inputs
         plan = SharedPlan(
             served if delivery is None else served.delivering(delivery),

@@ -6,7 +6,6 @@ kept as a plan. Later requests with an equal head are cut along field borders an
 the message: nothing is parsed, checked twice or copied.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +16,7 @@ from service.inference.request import Key
 from service.rpc.parameters import RequestParameters
 from service.rpc.regions import NO_REGIONS, Regions, Window
 from service.rpc.served import ServedModel
+from service.rpc.sources import Sources
 from service.tensors import BOOL, BYTES, Shape, Signature, Tensors, element_count
 
 _MAX_HEAD: Final = 4096  # bytes of a head that is kept
@@ -210,18 +210,18 @@ def cut_message(message: bytes) -> Cut | None:  # noqa: C901, PLR0911, PLR0912  
 
 
 def planned_inputs(
-    signature: Signature, inputs: Tensors, windows: Mapping[str, Window | None]
+    signature: Signature, inputs: Tensors, sources: Sources
 ) -> tuple[PlannedInput, ...]:
     """Return how the inputs of a judged request are decoded again; none if they cannot be.
 
-    windows: of the inputs in the order of the request; None: its contents are raw. BOOL and BYTES
-    are not views on a message.
+    BOOL, BYTES and typed contents are not views on a message.
     """
     planned = []
-    for name, window in windows.items():
+    for name, source in sources.items():
         spec = signature.input(name)
-        if spec is None or spec.datatype in (BOOL, BYTES):
+        if source is None or spec is None or spec.datatype in (BOOL, BYTES):
             return ()
+        window = source if isinstance(source, Window) else None
         shape = inputs[name].shape
         size = element_count(shape) * spec.datatype.itemsize
         planned.append(PlannedInput(name, spec.datatype.numpy, shape, size, window))

@@ -12,13 +12,8 @@ from service.pb.grpc_service_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from service.rpc.codec import (
-    ReplyEncoder,
-    decode_inputs,
-    parse_request,
-    stream_refusal,
-    wanted_outputs,
-)
+from service.rpc.codec import ReplyEncoder, parse_request, stream_refusal
+from service.rpc.decoding import decode_request
 from service.tensors import BYTES, DATATYPES, FP32, Array, Datatype, Signature, Tensors, TensorSpec
 from tests.support.requests import answer, one, raw_request, same, typed_request
 
@@ -64,7 +59,7 @@ def signature_of(tensors: dict[str, tuple[Datatype, Array]]) -> Signature:
 def assert_decoded(request: ModelInferRequest, sent: dict[str, tuple[Datatype, Array]]) -> None:
     """Fail unless a request decodes to what was sent; BYTES as text."""
     parsed = parse_request(request.SerializeToString())
-    decoded = decode_inputs("m", signature_of(sent), parsed)
+    decoded = decode_request("m", signature_of(sent), parsed).inputs
     assert list(decoded) == list(sent)
     for name, (datatype, array) in sent.items():
         got = decoded[name]
@@ -146,17 +141,10 @@ def test_damaged_requests_raise_nothing_unexpected(data: st.DataObject) -> None:
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     try:
         request = parse_request(bytes(message))
-        decoded = decode_inputs("m", signature_of(sent), request)
+        decoded = decode_request("m", signature_of(sent), request).inputs
     except InvalidRequest:
         return
     assert decoded["X"].ndim == 2
-
-
-def test_outputs_default_to_all() -> None:
-    """A request that names no outputs gets all, in the order of the model."""
-    specs = tuple(TensorSpec(name, FP32, (1,)) for name in ("b", "a"))
-    signature = Signature(specs, specs, batched=False)
-    assert wanted_outputs("m", signature, ModelInferRequest()) == ("b", "a")
 
 
 @pytest.mark.parametrize("key", ["x" * 1024, "é" * 1024])

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as npst
 from service.errors import RequestError
 from service.inference.request import batch_key
 from service.pb.grpc_service_pb2 import ModelInferRequest
-from service.rpc.codec import decode_inputs, parse_request
-from service.rpc.delivery import input_windows
+from service.rpc.codec import parse_request
+from service.rpc.decoding import decode_request
 from service.rpc.parameters import RequestParameters
 from service.rpc.plan import Plan, Plans, SharedPlan, cut_message, planned_inputs
 from service.rpc.regions import Region, Regions, SystemOrigin
@@ -54,8 +54,9 @@ def pairs(
 def plan_of(message: bytes, signature: Signature) -> tuple[bytes, Plan]:
     """Return the head of a good request and the plan that is kept for it."""
     request = parse_request(message)
-    inputs = decode_inputs("m", signature, request)
-    planned = planned_inputs(signature, inputs, {tensor.name: None for tensor in request.inputs})
+    judged = decode_request("m", signature, request)
+    inputs = judged.inputs
+    planned = planned_inputs(signature, inputs, judged.sources)
     assert planned
     cut = cut_message(message)
     assert cut is not None
@@ -98,7 +99,7 @@ def test_second_request_of_a_shape_is_recognised(
     assert cut.request_id == second_id.encode()
     decoded = plan.decode(second, cut)
     assert decoded is not None
-    assert_equal(decoded, decode_inputs("m", signature, parse_request(second)))
+    assert_equal(decoded, decode_request("m", signature, parse_request(second)).inputs)
 
 
 @settings(max_examples=500)
@@ -126,7 +127,7 @@ def test_damaged_request_is_never_taken_for_another(data: st.DataObject) -> None
         with pytest.raises(UnicodeDecodeError):  # the id: looked at before the plan is used
             cut.request_id.decode()
         return
-    assert_equal(decoded, decode_inputs("m", signature, request))
+    assert_equal(decoded, decode_request("m", signature, request).inputs)
     assert request.id.encode() == cut.request_id
 
 
@@ -164,7 +165,7 @@ def test_fields_in_any_order_are_never_taken_for_others(
     request = parse_request(message)
     assert (request.model_name, request.model_version, len(request.outputs)) == ("m", "", 0)
     assert request.id.encode() == cut.request_id
-    assert_equal(decoded, decode_inputs("m", signature, request))
+    assert_equal(decoded, decode_request("m", signature, request).inputs)
 
 
 @given(st.binary(max_size=300))
@@ -226,8 +227,9 @@ def shared_plan() -> tuple[bytes, SharedPlan, Regions]:
     place(request.inputs[0], "r", 8, 4)
     del request.raw_input_contents[0]
     signature = signature_of(sent)
-    inputs = decode_inputs("m", signature, request, regions)
-    planned = planned_inputs(signature, inputs, input_windows(request, regions))
+    judged = decode_request("m", signature, request, regions)
+    inputs = judged.inputs
+    planned = planned_inputs(signature, inputs, judged.sources)
     plan = SharedPlan(
         sentinel.served,
         planned,

@@ -32,7 +32,7 @@ class Known:
         served = type("Served", (), {})()
         served.model = model
         inputs = {"X": np.zeros((1, 1), np.float32)}
-        planned = planned_inputs(SIGNATURE, inputs, {"X": None})
+        planned = planned_inputs(SIGNATURE, inputs, {"X": b"\0" * 4})
         key = batch_key(SIGNATURE, inputs)
         parameters = RequestParameters(sequence=SequenceStep(1, start=True, end=False))
         self.plan = Plan(cast("ServedModel", served), planned, ("Y",), 1, key, parameters, 3)
