@@ -231,6 +231,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._disarm()
         if self._may_answer():
+            if not self._in_head:  # its page shall not answer as well
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
             body = orjson.dumps({"error": text})
             head = (
                 f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: application/json\r\n"

@@ -174,6 +174,16 @@ def test_what_is_no_http_takes_no_answer_away(server: RunningServer) -> None:
     assert b"the body is not JSON" in answer
 
 
+def test_body_that_breaks_off_is_answered_once(server: RunningServer) -> None:
+    """The page that a request with a broken body is for does not answer it as well."""
+    answer = exchange(
+        server.http_address,
+        b"POST /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+    )
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"400"]
+    assert "ASGI" not in server.log.read_text()
+
+
 def test_both_lengths_are_refused(server: RunningServer) -> None:
     """A request with Content-Length and chunks, which proxies may read in two ways, is refused."""
     answer = exchange(
