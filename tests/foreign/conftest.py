@@ -17,8 +17,8 @@ from service.tensors import BF16, BYTES, FP16, FP32
 from service.transport.native import is_installed
 from tests import models as triton_models
 from tests.foreign import record
-from tests.support import models, servers
-from tests.support.tap import Tap
+from tests.support import models, servers, tap_http2
+from tests.support.tap import Readers, Tap
 
 ROOT = servers.ROOT
 _TAPS: list[Tap] = []
@@ -50,7 +50,10 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def address(repository: Path, transport: str) -> Iterator[str]:
     """Serve the repository at this HOST:PORT; the server must stop with exit code 0."""
-    with servers.serve(repository, "--transport", transport) as server, tapped(server) as tap:
+    with (
+        servers.serve(repository, "--transport", transport) as server,
+        tapped(server.address) as tap,
+    ):
         yield tap.address
 
 
@@ -69,7 +72,7 @@ def examples(examples_root: Path, transport: str) -> Iterator[str]:
     flags = ["--transport", transport, "--server-name", "triton", "--allow-client-shm"]
     flags += ["--model-control", "explicit", "--allow-python-backend"]
     flags += [f"--load-model={name}" for name in triton_models.NAMES]
-    with servers.serve(examples_root, *flags) as server, tapped(server) as tap:
+    with servers.serve(examples_root, *flags) as server, tapped(server.address) as tap:
         yield tap.address
 
 
@@ -109,9 +112,9 @@ def perf_analyzer() -> list[str]:
 
 
 @contextmanager
-def tapped(server: servers.RunningServer) -> Iterator[Tap]:
-    """Give a tap before a server's port for gRPC, whose calls are recorded."""
-    with Tap(server.address) as tap:
+def tapped(upstream: str, readers: Readers = tap_http2.readers) -> Iterator[Tap]:
+    """Give a tap before a server's HOST:PORT, whose calls are recorded."""
+    with Tap(upstream, readers) as tap:
         _TAPS.append(tap)
         yield tap
         _TAPS.remove(tap)
@@ -133,7 +136,9 @@ def _recorded(request: pytest.FixtureRequest) -> Iterator[None]:
     mark = request.node.get_closest_marker("client")
     if mark is not None and request.node.stash.get(_PASSED, False):
         calls = [call for tap in _TAPS for call in tap.take()]
-        record.note(mark.args[0], request.getfixturevalue("transport"), calls)
+        one = "transport" in request.fixturenames
+        transports = [request.getfixturevalue("transport")] if one else record.TRANSPORTS
+        record.note(mark.args[0], transports, calls)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -61,7 +61,7 @@ def server(
 @pytest.fixture(scope="module")
 def tap(server: servers.RunningServer) -> Iterator[Tap]:
     """Stand before the server's port."""
-    with tapped(server) as between:
+    with tapped(server.address) as between:
         yield between
 
 
@@ -78,7 +78,10 @@ def tls_server(
         yield running.address.replace("127.0.0.1", "localhost"), authority.certificate
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.client(name)) for name in LANGUAGES],
+)
 def client(request: pytest.FixtureRequest) -> Path:
     """Find the program of a language."""
     return installed(servers.ROOT / ".tools" / "clients" / request.param)

@@ -18,7 +18,7 @@ def restricted(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iter
     flags = ["--transport", transport, "--model-control", "explicit", "--load-model", "simple"]
     flags += ["--restrict", "model-repository,statistics,trace,logging:admin=secret"]
     flags += ["--restrict", "inference:app=secret"]
-    with servers.serve(root, *flags) as server, tapped(server) as tap:
+    with servers.serve(root, *flags) as server, tapped(server.address) as tap:
         yield tap.address
 
 

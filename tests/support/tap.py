@@ -18,16 +18,16 @@ from tests.support.tap_call import PATIENCE_S, Call, Hold, Reader
 _CHUNK: Final = 1 << 16
 _STOP_S: Final = 10.0
 # Given what to note each call with, returns the readers of requests and answers of a connection.
-_Readers = Callable[[Callable[[Call], None]], tuple[Reader, Reader]]
+Readers = Callable[[Callable[[Call], None]], tuple[Reader, Reader]]
 
 
 class Tap:
     """A context manager that relays from its own address to the server's until it is left.
 
-    upstream: HOST:PORT of the server.
+    upstream: HOST:PORT of the server. readers: of tap_http2 for gRPC, of tap_http1 for REST.
     """
 
-    def __init__(self, upstream: str, readers: _Readers = tap_http2.readers) -> None:
+    def __init__(self, upstream: str, readers: Readers = tap_http2.readers) -> None:
         self.upstream = upstream
         self._readers = readers
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -87,8 +87,6 @@ class Tap:
                 end.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(_STOP_S)
-        for end in self._sockets:
-            end.close()
 
     def _accept(self) -> None:
         while True:
@@ -102,12 +100,20 @@ class Tap:
                 client.close()
                 continue
             self._sockets += [client, server]
-            requests, answers = self._readers(self._note)
-            for source, sink, reader in ((client, server, requests), (server, client, answers)):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                thread = threading.Thread(target=_relay, args=(source, sink, reader), name="tap")
-                self._threads.append(thread)
-                thread.start()
+            thread = threading.Thread(target=self._connect, args=(client, server), name="tap")
+            self._threads.append(thread)
+            thread.start()
+
+    def _connect(self, client: socket.socket, server: socket.socket) -> None:
+        """Relay both ways until both sides have ended."""
+        requests, answers = self._readers(self._note)
+        with client, server:
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            back = threading.Thread(target=_relay, args=(server, client, answers), name="tap")
+            back.start()
+            _relay(client, server, requests)
+            back.join()
 
     def _server(self) -> tuple[str, int]:
         host, _, port = self.upstream.rpartition(":")

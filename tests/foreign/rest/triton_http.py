@@ -59,6 +59,8 @@ def test_health_and_metadata(client: Any) -> None:
     client.infer("simple", pair()[2])
     (stats,) = client.get_inference_statistics("simple")["model_stats"]
     assert stats["inference_stats"]["success"]["count"] > 0
+    stats = client.get_inference_statistics()["model_stats"]
+    assert {"simple", "identity_bytes"} <= {model["name"] for model in stats}
     names = {model["name"] for model in client.get_model_repository_index()}
     assert "simple_string" in names
 
@@ -171,6 +173,26 @@ def test_control(client: Any) -> None:
     client.load_model("simple_identity")
 
 
+def test_settings(client: Any) -> None:
+    """Settings of traces and log are read and set, and a model's own taken back."""
+    rate = client.get_trace_settings()["trace_rate"]
+    changed = client.update_trace_settings("simple_string", {"trace_rate": "77"})
+    assert changed["trace_rate"] == "77"
+    assert client.get_trace_settings("simple_string")["trace_rate"] == "77"
+    client.update_trace_settings("simple_string", {"trace_rate": None})
+    assert client.get_trace_settings("simple_string")["trace_rate"] == rate
+    assert client.update_trace_settings(settings={"trace_rate": rate})["trace_rate"] == rate
+    form = client.get_log_settings()["log_format"]
+    assert client.update_log_settings({"log_format": form})["log_format"] == form
+
+
+def test_cuda_shared_memory(client: Any) -> None:
+    """Without a region there is none to tell of, and nothing to unregister."""
+    assert client.get_cuda_shared_memory_status() == []
+    client.unregister_cuda_shared_memory("absent")
+    client.unregister_cuda_shared_memory()
+
+
 def test_shared_memory(client: Any) -> None:
     """Inputs and outputs may lie in shared memory."""
     first, second = RNG.integers(-1000, 1000, (2, 1, 16), np.int32)
@@ -188,7 +210,9 @@ def test_shared_memory(client: Any) -> None:
         client.infer("simple", inputs, outputs=[output])
         got = shm.get_contents_as_numpy(handle, np.int32, [1, 16], offset=128)
         np.testing.assert_array_equal(got, first + second)
+        assert client.get_system_shared_memory_status("rest") == [status]
         client.unregister_system_shared_memory("rest")
+        client.unregister_system_shared_memory()
         assert not client.get_system_shared_memory_status()
     finally:
         shm.destroy_shared_memory_region(handle)
