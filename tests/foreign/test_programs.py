@@ -82,6 +82,7 @@ def test_health_probe(service: str, examples: str) -> None:
 
     def run(name: str) -> int:
         command = [str(probe), "-addr", examples, "-service", name]
+        command += ["-connect-timeout", "30s", "-rpc-timeout", "30s"]  # 1 s unless told
         return subprocess.run(command, timeout=_PROGRAM_S, check=False).returncode
 
     assert run(service) == 0

@@ -44,7 +44,7 @@ class _Reader:
         try:
             for kind, flags, stream, payload in self._frames():
                 self._take(kind, flags, stream, payload)
-        except (HPACKError, IndexError, UnicodeDecodeError, ValueError):
+        except (HPACKError, LookupError, OSError, ValueError, zlib.error):
             self._is_lost = True
 
     def end(self) -> None:

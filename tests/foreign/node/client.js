@@ -113,8 +113,11 @@ const cases = {
       inputs: [{name: 'X', datatype: 'INT64', shape: [1, 1]}],
       rawInputContents: [steps],
     };
-    const works = async () =>
-      assert.deepEqual(floats((await unary(client, 'modelInfer', identity('', [1]))).answer), [1]);
+    const works = async () => {
+      const inTime = {deadline: Date.now() + 30_000};
+      const {answer} = await unary(client, 'modelInfer', identity('', [1]), inTime);
+      assert.deepEqual(floats(answer), [1]);
+    };
     await works(); // it is connected now, so that the deadline passes at the server
     const {error} = await unary(client, 'modelInfer', slow, {deadline: Date.now() + 200});
     assert.equal(error.code, grpc.status.DEADLINE_EXCEEDED);

@@ -38,6 +38,7 @@ def test_reserved_parameters(client: Any) -> None:
 def test_deadline(client: Any) -> None:
     """A deadline ends a request that runs for seconds, and the server stops it."""
     slow = [tensor("INPUT0", np.array([[1]], np.int32), "INT32")]
+    assert client.is_server_live()  # it is connected now: the deadline passes at the server
     status, message = refusal(
         lambda: client.infer("custom_identity_int32", slow, client_timeout=0.3)
     )

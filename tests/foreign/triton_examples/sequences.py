@@ -117,8 +117,8 @@ def test_refusals(client: Any) -> None:
         ("simple_sequence", {}, "must specify a non-zero or non-empty correlation ID"),
         (
             "simple_sequence",
-            {"sequence_id": 77},
-            "inference request for sequence 77 to model 'simple_sequence' must specify the START",
+            {"sequence_id": 7777},
+            "inference request for sequence 7777 to model 'simple_sequence' must specify the START",
         ),
         ("simple_dyna_sequence", {"sequence_id": "text", "sequence_start": True}, ""),
     ):
