@@ -6,6 +6,7 @@ wins over the default. The only module that reads the environment.
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -53,6 +54,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default=None, metavar="FILE", help="TOML file with settings")
 
 
+# Kubernetes tells the containers beside a Service called penstock its address, as PENSTOCK_PORT.
+_LINK: Final = re.compile("(tcp|udp|sctp)://")
 _METAVARS: Final = {str: "TEXT", int: "N", float: "SECONDS"}
 
 
@@ -112,7 +115,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for entry in fields(Settings):
         text = environment.get(PREFIX + entry.name.upper())
-        if text is not None:
+        if text is not None and not (_kind(entry) is int and _LINK.match(text)):
             is_secret = entry.metadata.get("is_secret")
             name = PREFIX + entry.name.upper()
             values[entry.name] = (

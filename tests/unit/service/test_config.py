@@ -60,6 +60,15 @@ def test_switches_in_the_environment(text: str, value: bool) -> None:  # noqa: F
     assert load_settings({}, environment).reflection is value
 
 
+def test_the_port_of_a_service_in_kubernetes_is_no_setting() -> None:
+    """A Service called penstock puts its address into PENSTOCK_PORT of containers beside it."""
+    environment = {"PENSTOCK_PORT": "tcp://10.96.7.1:8001", "PENSTOCK_HTTP_PORT": "udp://[fd::1]:1"}
+    settings = load_settings({"repository": "x"}, environment)
+    assert (settings.port, settings.http_port) == (8001, 8002)
+    with pytest.raises(SettingsError, match="PENSTOCK_PORT is 'http://x'"):
+        load_settings({"repository": "x"}, {"PENSTOCK_PORT": "http://x"})
+
+
 def test_switches_as_flags() -> None:
     """A switch has a flag to turn it on and one to turn it off."""
     assert load_settings(parsed("x", "--no-reflection"), {}).reflection is False
