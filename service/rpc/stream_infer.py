@@ -4,6 +4,7 @@ Answers leave in the order of the requests, except those of decoupled models: a 
 any number of responses, which leave when they are there.
 """
 
+import logging
 import threading
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from service.rpc.served import ServedModel
 from service.rpc.status import status_of
 from service.tensors import Tensors
 from service.transport.seam import Call, Code
+
+_LOG = logging.getLogger(__name__)
 
 
 class StreamCall(Call, Protocol):
@@ -49,13 +52,15 @@ class StreamInfer:
 
     def message(self, ticket: int, message: bytes) -> None:
         """Take one request of the stream."""
-        exchange = _StreamExchange(self, ticket)
+        call, exchange = self._call, _StreamExchange(self, ticket)
         try:
-            forwarded = self._service.forwarded(self._call)
+            forwarded = self._service.forwarded(call)
             request = self._service.submit(
-                message, self._call.deadline, exchange, self, forwarded=forwarded
+                message, call.deadline, exchange, self, forwarded=forwarded
             )
         except RequestError as error:
+            code, text = status_of(error)
+            _LOG.debug("%s of %s: %s: %s", call.method, call.peer, code.name, text)
             exchange.refuse(stream_refusal(exchange.request_id, str(error)))
             return
         engine = exchange.served.model.sequences

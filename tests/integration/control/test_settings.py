@@ -1,6 +1,7 @@
 """TraceSetting and LogSettings: whole answers, every refusal, and what they change."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,15 @@ def test_log_settings_change_the_log(server: RunningServer, stub: Stub) -> None:
     request = json_format.ParseDict({"settings": changes}, LogSettingsRequest())
     assert stub.logs(request, timeout=WAIT_S) == log_answer(**changes)
     set_trace(stub, "", {})
-    assert "Z DEBUG service.rpc.dispatch: /inference.GRPCInferenceService/TraceSetting of " in (
-        server.log.read_text()
-    )
+    absent = simple_request(model="absent")
+    assert refusal(stub.infer, absent)[0] is CODE.NOT_FOUND
+    assert next(stub.stream(iter([absent]), timeout=WAIT_S)).error_message
+    log = server.log.read_text()
+    service = "/inference.GRPCInferenceService"
+    assert f"Z DEBUG service.rpc.dispatch: {service}/TraceSetting of " in log
+    for module, method in (("unary_infer", "ModelInfer"), ("stream_infer", "ModelStreamInfer")):
+        told = rf"Z DEBUG service\.rpc\.{module}: {service}/{method} of \S+: NOT_FOUND: Request for"
+        assert re.search(told, log), log
 
 
 @pytest.mark.parametrize(
