@@ -281,6 +281,8 @@ class Scheduler:
                     self._changed.wait()
                     continue
                 waiting = self._queue.peek(key, self._policy.max_rows + 1)
+                if not waiting:  # callers leave without the lock: those have, just now
+                    continue
                 decision = self._decide(waiting)
                 if isinstance(decision, Close):
                     return [], *self._claim(key, decision.requests)
@@ -316,7 +318,7 @@ class Scheduler:
             if key is None:
                 return None
             waiting = self._queue.peek(key, self._policy.max_rows + 1)
-            decision = self._decide(waiting)
+            decision = self._decide(waiting) if waiting else None
             if type(decision) is not Close:
                 return None
             rows = sum([request.rows for request in waiting[: decision.requests]])
@@ -334,9 +336,10 @@ class Scheduler:
         )
 
     def _claim(self, key: Key, count: int) -> tuple[list[Request], Run]:
-        members = self._queue.take(key, count)
+        members = self._queue.take(key, count)  # none, if their callers have left just now
         run = Run(len(members))
-        self._in_progress.append(members)
+        if members:
+            self._in_progress.append(members)
         for request in members:
             self._waiting.remove(request)
             request.run = run

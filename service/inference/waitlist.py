@@ -41,11 +41,11 @@ class Waitlist:
 
     def take(self) -> Request | None:
         """Remove and return the request whose turn it is; None if nothing waits."""
-        if self._queue.front() is None:
-            return None
-        (request,) = self._queue.take((), 1)
-        self._waiting.remove(request)
-        return request
+        while self._queue.front() is not None:
+            for request in self._queue.take((), 1):  # none, if its caller has left just now
+                self._waiting.remove(request)
+                return request
+        return None
 
     def expire(self, now: float) -> list[tuple[Request, RequestError]]:
         """Remove what must not be begun any more, with the error it ends with."""
