@@ -43,9 +43,14 @@ _MAX_NAMES = 8  # names that an error lists before it says how many more there a
 _MAX_DIMS = 16  # extents of a shape that an error lists
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, with what cannot be printed written out."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 def shown(text: str) -> str:
     """Return a caller's text so that it can stand in a message: short, printable, one line."""
-    clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: _MAX_ECHO + 1])
+    clean = printable(text[: _MAX_ECHO + 1])
     return clean if len(clean) <= _MAX_ECHO else clean[:_MAX_ECHO] + "..."
 
 

@@ -4,7 +4,15 @@ import re
 from collections.abc import Mapping
 from typing import Final, Protocol, TypeVar
 
-from service.errors import InvalidRequest, LoadError, LoadFailed, NotPermitted, Unsupported, shown
+from service.errors import (
+    InvalidRequest,
+    LoadError,
+    LoadFailed,
+    NotPermitted,
+    Unsupported,
+    printable,
+    shown,
+)
 from service.lifecycle.states import State, VersionStatus
 from service.pb.grpc_service_pb2 import (
     ModelRepositoryParameter,
@@ -119,7 +127,7 @@ class RepositoryService:
 
     def _told(self, reason: str) -> str:
         below = _PRIVATE_PATH.sub("", reason.replace(self._hidden, ""))
-        return _DIRECTORIES.sub("", below)[:_MAX_REASON]
+        return printable(_DIRECTORIES.sub("", below)[:_MAX_REASON])[:_MAX_REASON]
 
 
 def _refuse(_message: bytes) -> bytes:

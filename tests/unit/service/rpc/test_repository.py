@@ -40,3 +40,12 @@ def test_reasons_tell_no_directories(reason: str, told: str) -> None:
     service = RepositoryService(Failed(reason), is_explicit=True, hidden="/srv/models/")
     (model,) = RepositoryIndexResponse.FromString(service.index(b"")).models
     assert model.reason == told
+
+
+def test_reasons_are_one_printable_line() -> None:
+    """Names in a file that a caller gave stand in the reason, whatever is in them."""
+    service = RepositoryService(Failed("no input\n\x1b[31m\0" * 99), is_explicit=True, hidden="-")
+    (model,) = RepositoryIndexResponse.FromString(service.index(b"")).models
+    assert model.reason.startswith(r"no input\x0a\x1b[31m\x00no input")
+    assert model.reason.isprintable()
+    assert len(model.reason) <= 512
