@@ -1,6 +1,7 @@
 """Metrics that agree with what was sent, and a process that does nothing behind one's back."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from service.tensors import FP32, INT64
 from service.transport.native import is_installed
-from tests.support import models
+from tests.support import models, sequences
 from tests.support.requests import one, raw_request, simple_request
 from tests.support.servers import ROOT, RunningServer, http_get, serve
 from tests.support.stub import WAIT_S, Stub, refusal
@@ -64,6 +65,18 @@ def test_metrics_agree_with_what_was_sent(small: Path) -> None:
         assert server.sample("penstock_requests_total", **failed) == 1
         unknown = {"model": "_unknown", "version": "", "outcome": "NOT_FOUND"}
         assert server.sample("penstock_requests_total", **unknown) == 4
+
+
+def test_every_metric_is_in_the_docs(small: Path) -> None:
+    """Whoever sees a name on /metrics finds it in the README or in docs/."""
+    models.publish(small, "gru", sequences.gru())
+    docs = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    with serve(small) as server:
+        names = {re.sub("_(bucket|count|sum)$", "", name) for name, _ in server.metrics()}
+    # Those of the transport stand there without their prefix; see test_transport_metrics.
+    ours = {name for name in names if re.match("penstock_(?!transport_|http_)", name)}
+    assert len(ours) > 15
+    assert [name for name in sorted(ours) if name not in docs] == []
 
 
 @pytest.mark.parametrize("flags", [(), ("--network-threads", "1")], ids=["taker", "thread"])
