@@ -302,7 +302,7 @@ class SequenceEngine:
             if not (step.request.ended or isinstance(error, RequestCancelled)):
                 waited = self._clock() - step.arrived
                 self.stats.record_failure(int(waited * 1e9))
-            step.request.fail(error)
+            self._answer(partial(step.request.fail, error))
         for step in changes.stops:
             self._runner.stop(step)
         for step in changes.runs:
@@ -350,21 +350,28 @@ class SequenceEngine:
                 self._ring()
             else:
                 changes = self._table.fail(step, _reason(error), self._clock())
-        try:
-            if error is None:
-                timings = outcome.timings
-                if step.inner is not None:  # then they are of this step alone
-                    timings.queue_ns += waited_ns(step, step.inner)
-                is_silent = self.spec.is_final_only and not step.end
-                request.complete(
+        if error is None:
+            timings = outcome.timings
+            if step.inner is not None:  # then they are of this step alone
+                timings.queue_ns += waited_ns(step, step.inner)
+            is_silent = self.spec.is_final_only and not step.end
+            self._answer(
+                lambda: request.complete(
                     None if is_silent else {name: outputs[name] for name in request.outputs},
                     timings,
                 )
-            else:
-                request.fail(error)
-        finally:  # a fault in answering one must not hold up the others
-            # The scheduler, whose thread this is after a run, looks at its queue next.
-            self._apply(changes, deferred=error is None)
+            )
+        else:
+            self._answer(partial(request.fail, error))
+        # The scheduler, whose thread this is after a run, looks at its queue next.
+        self._apply(changes, deferred=error is None)
+
+    def _answer(self, end: Callable[[], bool]) -> None:
+        """End a request. A fault in answering one must not hold up the others."""
+        try:
+            end()
+        except Exception:  # noqa: BLE001
+            _LOG.exception("model %s: an answer could not be given", self._model)
 
     def _fault(self) -> InferenceFailed:
         """Log the fault at hand under an id and return what the caller is told."""

@@ -166,6 +166,26 @@ def test_step_that_runs_at_a_close_in_a_hurry(strategy: Oldest | Direct) -> None
 
 
 @pytest.mark.parametrize("strategy", [Oldest(), Direct()], ids=["oldest", "direct"])
+@pytest.mark.parametrize("is_poisoned", [False, True])
+def test_an_answer_that_cannot_be_given_strands_nobody(
+    strategy: Oldest | Direct, *, is_poisoned: bool
+) -> None:
+    """An error in one caller's callback leaves his batch mates answered, and his own sequence."""
+
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    with rig(strategy, is_open=False) as made:
+        made.backend.poison = {66} if is_poisoned else set()
+        held = made.send(1, 1, start=True)
+        made.backend.wait_for_batches(1)
+        made.send(2, 66, start=True, told=broken, deferred=True)
+        mates = [made.send(3, 3, start=True), made.send(1, 2), made.send(1, 4)]
+        made.backend.open()
+        assert [sent.total for sent in (held, *mates)] == [1, 3, 3, 7]
+
+
+@pytest.mark.parametrize("strategy", [Oldest(), Direct()], ids=["oldest", "direct"])
 def test_many_threads_and_many_sequences(strategy: Oldest | Direct) -> None:
     """Sequences of several threads at once add up, whatever runs with whatever."""
     wrong: list[tuple[float, float]] = []
