@@ -80,6 +80,9 @@ def test_request_without_an_id_is_refused(stub: Stub, name: int | str | None) ->
 def test_end_without_start_is_refused(stub: Stub) -> None:
     """END cannot be the first thing that is heard of a sequence, and END twice is just that."""
     assert refusal(stub.infer, step("total", 1, 9, end=True)) == (INVALID, not_started(9))
+    assert total(stub, step("total", 1, 9, start=True)) == 1
+    assert total(stub, step("total", 1, 9, end=True)) == 2
+    assert refusal(stub.infer, step("total", 1, 9, end=True)) == (INVALID, not_started(9))
 
 
 def test_several_rows_are_refused(stub: Stub) -> None:
