@@ -23,17 +23,19 @@ def locate_inputs(model: str, request: ModelInferRequest, regions: Regions) -> S
     raws = request.raw_input_contents
     left = iter(raws)
     sources: dict[str, Source] = {}
+    shared = 0  # bytes of the inputs that are in shared memory
     for tensor in request.inputs:
         window = _window(model, tensor, regions) if tensor.parameters else None
         if window is not None:
             sources[tensor.name] = window
+            shared += window.size
         elif raws:
             sources[tensor.name] = _raw(model, tensor, left)
         elif tensor.HasField("contents") or 0 in tensor.shape:
             sources[tensor.name] = None
         else:
             raise _no_data(model, tensor)
-    regions.check_read(sum([s.size for s in sources.values() if isinstance(s, Window)]))
+    regions.check_read(shared)
     return sources
 
 
