@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from examples.small import common
+from examples.small import round_trip
 from examples.small.digits import load
 from examples.small.training import fit, logits
 
@@ -27,19 +27,21 @@ class Cnn(nn.Module):
         return {"logits": self.scores(self.features(image).flatten(1))}
 
 
-def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of every example)
+def train(quick: bool) -> round_trip.Trained:  # noqa: FBT001 (the one choice of every example)
     """Train it on the scans."""
     scans = load()
     images = {"image": torch.from_numpy(scans.train)[:, None]}
     model = fit(Cnn(), images, torch.from_numpy(scans.train_labels), epochs=2 if quick else 15)
     asked = {"image": scans.test[:, None]}
     source = logits(model, {"image": torch.from_numpy(asked["image"])}).numpy()
-    return common.Trained(model, images["image"][:8], asked, scans.test_labels, "logits", source)
+    return round_trip.Trained(
+        model, images["image"][:8], asked, scans.test_labels, "logits", source
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example."""
-    return common.main("cnn", "train a small convolutional network on digits", train, argv)
+    return round_trip.main("cnn", "train a small convolutional network on digits", train, argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from examples.small import common
+from examples.small import round_trip
 from examples.small.training import fit, logits
 from service.tensors import Array, Tensors
 
@@ -37,7 +37,7 @@ def build() -> Any:
     return BertForSequenceClassification(config)
 
 
-def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of every example)
+def train(quick: bool) -> round_trip.Trained:  # noqa: FBT001 (the one choice of every example)
     """Train it on sentences that are made up."""
     words, labels = _sentences(2000, seed=1)
     model = build()
@@ -45,7 +45,7 @@ def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of eve
     fit(_Logits(model), tensors, torch.from_numpy(labels), epochs=1 if quick else 6)
     asked, expected = _sentences(300, seed=2)
     source = logits(_Logits(model), {n: torch.from_numpy(a) for n, a in asked.items()}).numpy()
-    return common.Trained(model, None, asked, expected, "logits", source)
+    return round_trip.Trained(model, None, asked, expected, "logits", source)
 
 
 class _Logits(nn.Module):
@@ -73,7 +73,7 @@ def _sentences(count: int, seed: int) -> tuple[Tensors, Array]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example."""
-    return common.main("encoder", "train a BERT-like encoder from a configuration", train, argv)
+    return round_trip.main("encoder", "train a BERT-like encoder from a configuration", train, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from examples.small import common
+from examples.small import round_trip
 from examples.small.digits import load
 from examples.small.training import fit, logits
 
@@ -25,13 +25,13 @@ class Gru(nn.Module):
         return {"logits": self.scores(states[:, -1])}
 
 
-def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of every example)
+def train(quick: bool) -> round_trip.Trained:  # noqa: FBT001 (the one choice of every example)
     """Train it on the scans, whose height is 8; the served model takes any."""
     scans = load()
     rows = {"rows": torch.from_numpy(scans.train)}
     model = fit(Gru(), rows, torch.from_numpy(scans.train_labels), epochs=2 if quick else 30)
     source = logits(model, {"rows": torch.from_numpy(scans.test)}).numpy()
-    return common.Trained(
+    return round_trip.Trained(
         model, rows["rows"][:8, :5], {"rows": scans.test}, scans.test_labels, "logits", source,
         {"dynamic_axes": {"rows": {1: "height"}}},
     )  # fmt: skip
@@ -39,7 +39,7 @@ def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of eve
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example."""
-    return common.main("gru", "train a GRU that reads digits row by row", train, argv)
+    return round_trip.main("gru", "train a GRU that reads digits row by row", train, argv)
 
 
 if __name__ == "__main__":

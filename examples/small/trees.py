@@ -7,10 +7,10 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
-from examples.small import common
+from examples.small import round_trip
 
 
-def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of every example)
+def train(quick: bool) -> round_trip.Trained:  # noqa: FBT001 (the one choice of every example)
     """Train XGBoost to tell malignant from benign; classes keep their names in the version."""
     import xgboost  # noqa: PLC0415 (an extra)
 
@@ -21,7 +21,7 @@ def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of eve
     model = xgboost.XGBClassifier(n_estimators=10 if quick else 100, max_depth=4)
     model.fit(rows, labels)
     names = [str(name) for name in table.target_names]
-    return common.Trained(
+    return round_trip.Trained(
         model, rows[:64], {"features": held_out}, expected, "probabilities",
         model.predict_proba(held_out), {"labels": names},
     )  # fmt: skip
@@ -29,7 +29,7 @@ def train(quick: bool) -> common.Trained:  # noqa: FBT001 (the one choice of eve
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example."""
-    return common.main("trees", "train gradient-boosted trees on measurements", train, argv)
+    return round_trip.main("trees", "train gradient-boosted trees on measurements", train, argv)
 
 
 if __name__ == "__main__":

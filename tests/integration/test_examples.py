@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.small import cnn, common, encoder, gru, trees
+from examples.small import cnn, encoder, gru, round_trip, trees
 from tests.support.servers import ROOT
 
 pytestmark = [
@@ -36,12 +36,12 @@ def test_an_example_fails_if_the_server_answers_something_else(
     """Scores that are not the model's own end the example with exit code 1."""
     monkeypatch.chdir(ROOT)
 
-    def spoilt(quick: bool) -> common.Trained:  # noqa: FBT001 (as examples have it)
+    def spoilt(quick: bool) -> round_trip.Trained:  # noqa: FBT001 (as examples have it)
         trained = trees.train(quick)
         trained.source[0] += 0.5
         return trained
 
-    assert common.main("trees", "spoilt", spoilt, ["--quick", "--out", str(tmp_path)]) == 1
+    assert round_trip.main("trees", "spoilt", spoilt, ["--quick", "--out", str(tmp_path)]) == 1
     assert "differ from the model's own" in capfd.readouterr().err
 
 

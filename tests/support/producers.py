@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from service.errors import RequestCancelled
 from service.inference.admission import SchedulerConfig
 from service.inference.policy import BatchPolicy
 from service.inference.producer import Responses
@@ -23,6 +24,32 @@ Respond: TypeAlias = Callable[[Request, threading.Event], Responses]
 def value(number: int) -> Tensors:
     """Return outputs that hold a number."""
     return {"Y": np.array([number])}
+
+
+def endless(_request: Request, _left: threading.Event) -> Responses:
+    """Count for ever."""
+    number = 0
+    while True:
+        yield value(number)
+        number += 1
+
+
+def until_left(_request: Request, left: threading.Event) -> Responses:
+    """Give one response, then wait until nobody waits."""
+    yield value(0)
+    assert left.wait(WAIT_S)
+    raise RequestCancelled
+
+
+def giving(*numbers: int, last: int | None = None) -> Respond:
+    """Return a model that gives these numbers, and one that ends them."""
+
+    def respond(_request: Request, _left: threading.Event) -> Responses:
+        for number in numbers:
+            yield value(number)
+        return None if last is None else value(last)
+
+    return respond
 
 
 @dataclass(slots=True)

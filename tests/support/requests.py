@@ -4,11 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from service.pb.grpc_service_pb2 import (
-    InferTensorContents,
-    ModelInferRequest,
-    ModelInferResponse,
-)
+from service.pb.grpc_service_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from service.tensors import BY_WIRE, BYTES, Array, Datatype, from_raw, to_raw
 
 Named = Mapping[str, tuple[Datatype, Array]]
@@ -73,6 +69,11 @@ def simple_request(
         "INPUT1": (int32, np.full((rows, 16), second, np.int32)),
     }
     return raw_request(model, inputs, version=version, request_id=request_id)
+
+
+def x(value: float) -> dict[str, Array]:
+    """Return the only input of an identity model, or of one that counts steps: X FP32[1,1]."""
+    return {"X": np.full((1, 1), value, np.float32)}
 
 
 def answer(response: ModelInferResponse, name: str = "Y") -> Array:

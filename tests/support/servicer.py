@@ -12,9 +12,9 @@ from service.pb import grpc_service_pb2 as pb
 from tests.support.waiting import WAIT_S
 
 Infer: TypeAlias = Callable[[pb.ModelInferRequest], pb.ModelInferResponse]
-Stream: TypeAlias = Callable[
-    [Iterator[pb.ModelInferRequest]], Iterator[pb.ModelStreamInferResponse]
-]
+Requests: TypeAlias = Iterator[pb.ModelInferRequest]
+Answers: TypeAlias = Iterator[pb.ModelStreamInferResponse]
+Stream: TypeAlias = Callable[[Requests], Answers]
 _SERVICE = "inference.GRPCInferenceService"
 
 

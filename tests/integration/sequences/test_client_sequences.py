@@ -18,17 +18,13 @@ from service.client import (
 )
 from service.pb import grpc_service_pb2 as pb
 from service.tensors import Array
+from tests.support.requests import x
 from tests.support.sequences import ROWS
 from tests.support.servers import RunningServer
 from tests.support.servicer import Refusal, part, serving
 from tests.support.waiting import WAIT_S, eventually
 
 _OVER_STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
-
-
-def x(value: float) -> dict[str, Array]:
-    """Return the input of one step of an accumulator."""
-    return {"X": np.array([[value]], np.float32)}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The way of every small example: export a trained model, serve it, and ask for the test set."""
+"""The round trip of every small example: export a trained model, serve it, ask for the test set."""
 
 import argparse
 import sys
