@@ -37,7 +37,7 @@ def publish_hung(root: Path, name: str, gate: Path) -> None:
 def test_loads_hold_up_nothing_else(tmp_path: Path, serve: Serve) -> None:
     """As many as go on at once: all other calls are answered, and deadlines are kept.
 
-    A load goes on when its caller has left; one that has not begun by then is forgotten.
+    A load goes on when its caller has left.
     """
     root, gate = tmp_path / "models", tmp_path / "gate"
     names = [f"hung{number}" for number in range(LOADS + 1)]
@@ -66,7 +66,7 @@ def test_loads_hold_up_nothing_else(tmp_path: Path, serve: Serve) -> None:
         for load in loads[1:]:
             load.result(WAIT_S)
         ready = [(name, "1", "READY", "") for name in names[:LOADS]]
-        eventually(lambda: c.index() == [*ready, (names[-1], "", "", ""), *known], "they are ready")
+        eventually(lambda: c.index()[:LOADS] == ready, "they are ready")
 
 
 def test_a_load_is_given_up(tmp_path: Path, serve: Serve) -> None:
