@@ -1,24 +1,18 @@
-"""The engine of sequences: order, failures, time, cancellation, drain and close."""
+"""The engine of sequences: order, failures, time, cancellation."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import numpy as np
 import pytest
 
 from service.errors import (
     DeadlineExceeded,
     InferenceFailed,
     InvalidRequest,
-    QueueFull,
     RequestCancelled,
-    SequenceBacklogFull,
     SequenceTimeout,
-    ShuttingDown,
-    StatesFull,
 )
 from service.inference.request import Request
 from service.inference.sequences.assembly import Assembly
-from service.tensors import Tensors
 from tests.support.sequence_rig import Rig, rig
 from tests.support.waiting import eventually
 
@@ -119,21 +113,6 @@ def test_start_forgets_why_the_one_before_ended() -> None:
         assert refused(made, 1) == ""
 
 
-def test_backlog_of_idle_sequences_is_worked_off() -> None:
-    """Sequences that never end give their places to those that wait, in turn."""
-    with rig(slots=2, backlog=6, idle_s=10.0) as made:
-        sent = [made.send(name, name, start=True) for name in range(1, 9)]
-        with pytest.raises(SequenceBacklogFull):
-            made.send(9, 9, start=True)
-        for done in (2, 4, 6, 8):
-            assert [one.total for one in sent[:done]] == list(range(1, done + 1))
-            eventually(lambda: made.engine.counts().waiting == 8 - done, "steps")  # noqa: B023
-            made.pass_time(11.0)
-        assert made.engine.counts().reaped == 8
-        assert (made.engine.counts().open, made.engine.counts().backlog) == (0, 0)
-        assert made.send(9, 9, start=True).total == 9
-
-
 def test_timeout_in_the_backlog_ends_the_whole_sequence() -> None:
     """A request's timeout holds while its sequence has no place, for all of the sequence."""
     with rig(slots=1) as made:
@@ -215,146 +194,6 @@ def test_failure_before_a_replacement_does_not_touch_it() -> None:
         assert made.send(1, 1).total == 11
 
 
-def test_same_id_in_two_scopes_does_not_meet() -> None:
-    """An id is private to its scope, and a scope that is over leaves nothing."""
-    with rig() as made:
-        here, there = object(), object()
-        for scope, value in ((here, 1.0), (there, 10.0), (None, 100.0)):
-            assert made.send(5, value, start=True, scope=scope).total == value
-        assert made.send(5, 1, scope=here).total == 2
-        assert made.send(5, 1, scope=there).total == 11
-        made.engine.release(here)
-        assert not made.engine.is_busy(here)
-        assert made.engine.counts().open == 2
-        assert made.send(5, 1, scope=there, end=True).total == 12
-        assert made.send(5, 1, end=True).total == 101
-
-
-def test_sequence_of_a_scope_needs_no_id_and_no_start() -> None:
-    """The first request without an id begins the sequence of its stream, as does that after END."""
-    with rig() as made:
-        scope = object()
-        assert [made.send(0, v, scope=scope).total for v in (1, 2)] == [1, 3]
-        assert made.send(0, 1, scope=scope, end=True).total == 4
-        assert made.send("", 5, scope=scope).total == 5
-        assert made.backend.starts == [[1], [0], [0], [1]]
-
-
-def test_sequence_of_a_scope_is_not_begun_by_itself_after_a_failure() -> None:
-    """Who goes on after an error is told; who says START goes on."""
-    with rig() as made:
-        scope = object()
-        assert made.send(0, 1, scope=scope).total == 1
-        made.backend.poison = {66}
-        failed = made.send(0, 66, scope=scope)
-        assert isinstance(failed.error, InferenceFailed)
-        with pytest.raises(InvalidRequest, match="a request of it failed"):
-            made.send(0, 1, scope=scope)
-        assert made.send(0, 2, scope=scope, start=True).total == 2
-
-
-def test_sequence_of_a_scope_is_never_idle() -> None:
-    """A stream that is open may be silent; its state waits for it."""
-    with rig(idle_s=1.0) as made:
-        scope = object()
-        assert made.send(0, 1, scope=scope).total == 1
-        made.pass_time(10_000.0)
-        assert made.send(0, 1, scope=scope).total == 2
-
-
-def test_scope_that_ends_stops_what_runs() -> None:
-    """The steps of a stream that is gone are stopped, those in the queue cancelled."""
-    with rig(is_open=False) as made:
-        scope = object()
-        running = made.send(0, 1, scope=scope)
-        made.backend.wait_for_batches(1)
-        queued = made.send(0, 1, scope=scope)
-        made.engine.release(scope)
-        assert isinstance(running.error, RequestCancelled)
-        assert isinstance(queued.error, RequestCancelled)
-        assert made.engine.counts().open == 0
-
-
-def test_waiting_steps_are_bounded() -> None:
-    """More steps than the queue holds are refused, and the sequence is none the worse for it."""
-    with rig(is_open=False, queue_requests=2) as made:
-        sent = [made.send(1, 1, start=True), made.send(1, 1), made.send(1, 1)]
-        with pytest.raises(QueueFull):
-            made.send(1, 1)
-        made.backend.open()
-        assert [one.total for one in sent] == [1, 2, 3]
-        assert made.send(1, 1).total == 4
-
-
-def test_full_queue_keeps_nobody_out_who_need_not_wait() -> None:
-    """Steps of one sequence that wait for each other are no reason to refuse another one."""
-    with rig(slots=3, is_open=False, queue_requests=1) as made:
-        busy, waiting = made.send(1, 1, start=True), made.send(1, 1)
-        made.backend.wait_for_batches(1)
-        other = made.send(2, 5, start=True)
-        made.backend.open()
-        assert [busy.total, waiting.total, other.total] == [1, 2, 5]
-        made.backend.shut()
-        made.send(1, 1)
-        made.send(1, 1)
-        assert made.engine.queue_depth
-        again = made.send(2, 7, start=True)
-        with pytest.raises(QueueFull):
-            made.send(2, 7, start=True)
-        made.backend.open()
-        assert again.total == 7
-
-
-def test_drain_refuses_new_sequences_alone() -> None:
-    """Sequences in progress may go on to their end while no new one is begun."""
-    with rig() as made:
-        assert made.send(1, 1, start=True).total == 1
-        made.engine.drain()
-        with pytest.raises(ShuttingDown):
-            made.send(2, 1, start=True)
-        assert made.send(1, 1).total == 2
-        assert made.send(1, 1, end=True).total == 3
-
-
-def test_drain_tells_when_sequences_have_ended() -> None:
-    """Each end is told, however it came; a step that ends none is not, for it says nothing."""
-    told: list[str] = []
-    with rig(idle_s=10.0) as made:
-        for name in (1, 2, 3):
-            assert made.send(name, 1, start=True).total == 1
-        made.engine.drain(lambda: told.append("fewer"))
-        assert made.send(1, 1).total == 2
-        assert told == []
-        made.send(1, 1, end=True).request.cancel()
-        eventually(lambda: told == ["fewer"], "the end of one")
-        made.pass_time(11.0)
-        assert told == ["fewer"] * 2
-        assert not made.engine.is_busy(None)
-
-
-def test_close_answers_what_was_accepted() -> None:
-    """Closing lets every accepted step run, also those of sequences that wait for a place."""
-    with rig(slots=1, is_open=False) as made:
-        sent = [made.send(1, 1, start=True), made.send(1, 2), made.send(2, 5, start=True)]
-        made.backend.open()
-        assert made.engine.close(10.0)
-        assert [one.total for one in sent] == [1, 3, 5]
-        with pytest.raises(ShuttingDown):
-            made.send(1, 1)
-        assert made.backend.closed == 1
-
-
-def test_close_in_a_hurry_answers_with_the_shutdown() -> None:
-    """What cannot be run in time is answered, and nothing runs on."""
-    with rig(is_open=False) as made:
-        sent = [made.send(1, 1, start=True), made.send(1, 2)]
-        made.backend.wait_for_batches(1)
-        assert not made.engine.close(0.0)
-        assert all(one.error for one in sent)
-        assert isinstance(sent[1].error, ShuttingDown)
-        assert made.backend.closed == 1
-
-
 def test_request_of_no_sequence_is_refused() -> None:
     """A model with sequences and no other use wants an id."""
     with rig() as made, pytest.raises(InvalidRequest, match="non-zero or non-empty correlation ID"):
@@ -388,43 +227,3 @@ def test_fault_of_ours_ends_the_sequence_and_frees_its_place(
             assert isinstance(made.send(1, 1, start=True).error, InferenceFailed)
         assert "failed: inference failed" in refused(made, 1)
         assert made.send(2, 1, start=True).total == 1
-
-
-def test_sequences_that_get_no_more_steps_make_room_for_those_that_wait() -> None:
-    """A stream that is half closed ends its sequences as they are done, or two could block it."""
-    stream, other = object(), object()
-    with rig(slots=1) as made:
-        assert made.send(1, 1, start=True, scope=stream).total == 1
-        second = made.send(2, 10, start=True, scope=stream)
-        third = made.send(2, 5, scope=stream)
-        fourth = made.send(1, 7, start=True, scope=other)
-        assert not second.outcomes
-        made.engine.finish(stream)
-        assert [second.total, third.total, fourth.total] == [10, 15, 7]
-        assert made.engine.counts().open == 1
-
-
-def test_states_are_bounded() -> None:
-    """A step that leaves more state than there is room for is told so, and its sequence is over."""
-    with rig(state_bytes=8) as made:
-        assert made.send(1, 1, start=True).total == 1
-        assert made.send(2, 1, start=True).total == 1
-        assert made.engine.counts().state_bytes == 8
-        one_too_many = made.send(3, 1, start=True)
-        assert isinstance(one_too_many.error, StatesFull)
-        assert made.send(4, 1, start=True, end=True).total == 1  # it leaves nothing
-        assert made.send(1, 1, end=True).total == 2
-        assert made.send(3, 5, start=True).total == 5
-        assert made.engine.counts().state_bytes == 8
-
-
-def test_states_of_strings_count_with_their_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a state of BYTES takes is not eight bytes an element."""
-    with rig(state_bytes=100) as made:
-        run = made.backend.run
-
-        def spell(*arguments: Any) -> Tensors:
-            return {**run(*arguments), "total_out": np.array([["x" * 100]], object)}
-
-        monkeypatch.setattr(made.backend, "run", spell)
-        assert isinstance(made.send(1, 1, start=True).error, StatesFull)
