@@ -30,6 +30,20 @@ def test_no_error_is_told_as_unknown_or_ok() -> None:
     assert not {Code.OK, Code.UNKNOWN} & set(CODES.values())
 
 
+def test_overload_is_not_for_trying_again_at_once() -> None:
+    """What is full is RESOURCE_EXHAUSTED, which client libraries do not retry by themselves."""
+    full = (errors.QueueFull, errors.DeadlineUnmeetable, errors.StatesFull, errors.RegionLimit,
+            errors.TooBusy)  # fmt: skip
+    assert {CODES[kind] for kind in full} == {Code.RESOURCE_EXHAUSTED}
+
+
+def test_what_is_unavailable_in_triton_is_so_here() -> None:
+    """Its clients look for that code: versions that are not ready, drains, time-outs, refusals."""
+    unavailable = (errors.ModelNotReady, errors.ShuttingDown, errors.QueueTimeout,
+               errors.SequenceTimeout, errors.SequenceBacklogFull, errors.NotPermitted)  # fmt: skip
+    assert {CODES[kind] for kind in unavailable} == {Code.UNAVAILABLE}
+
+
 @pytest.mark.parametrize("kind", REQUEST_ERRORS, ids=lambda kind: kind.__name__)
 def test_text_of_a_request_error_reaches_its_caller(kind: type[RequestError]) -> None:
     """The text goes out as it is, cut where it would not fit into a header."""

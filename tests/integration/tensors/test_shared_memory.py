@@ -8,6 +8,7 @@ from service.pb.grpc_service_pb2 import (
     CudaSharedMemoryStatusRequest,
     CudaSharedMemoryUnregisterRequest,
     ModelInferRequest,
+    SystemSharedMemoryRegisterRequest,
     SystemSharedMemoryStatusRequest,
 )
 from service.tensors import BYTES, INT64, to_raw
@@ -130,6 +131,26 @@ def test_only_some_outputs_are_in_shared_memory(stub: Stub) -> None:
         response = stub.infer(request, timeout=WAIT_S)
         assert [len(raw) for raw in response.raw_output_contents] == [64, 0]
         assert made.contents == np.full(16, -1, np.int32).tobytes()
+
+
+def test_name_that_is_taken_is_not_registered_again(stub: Stub) -> None:
+    """Names are one space for memory of both kinds; the region that is there stays what it is."""
+    with region(stub, 64, FIRST) as (name, made), segment(64) as other:
+        for call, request in (
+            (
+                stub.register_system,
+                SystemSharedMemoryRegisterRequest(name=name, key=made.key, byte_size=64),
+            ),
+            (
+                stub.register_system,
+                SystemSharedMemoryRegisterRequest(name=name, key=other.key, byte_size=64),
+            ),
+            (stub.register_cuda, CudaSharedMemoryRegisterRequest(name=name, byte_size=8)),
+        ):
+            code, text = refusal(call, request)
+            assert code.name == "ALREADY_EXISTS"
+            assert text == f"shared memory region '{name}' already in manager"
+        assert statuses(stub) == {name: (made.key, 0, 64)}
 
 
 @pytest.mark.parametrize("rpc", ["unary", "stream"])
