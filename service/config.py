@@ -1,6 +1,7 @@
 """Settings of the server: one frozen object, checked once. settings_sources.py reads them."""
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -198,6 +199,7 @@ class Settings:
             ) from error
 
     def _check_addresses(self) -> None:
+        _check_socket("--unix-socket", self.unix_socket)
         for address in self.listen:
             _check_address(address)
         hosts = [("--host", self.host), *(("--listen", _host_of(one)) for one in self.listen)]
@@ -211,6 +213,7 @@ class Settings:
 
 _WEEK_S: Final = 604_800
 _POLL_S: Final = 15.0  # as Triton
+_MAX_SOCKET: Final = 107  # bytes; sun_path of unix(7), without its NUL
 _RANGES: Final = (
     ("port", 0, 65535),
     ("http_port", 0, 65535),
@@ -261,6 +264,7 @@ def _check_address(address: str) -> None:
     """Raise SettingsError unless an address of --listen can be one."""
     if address.removeprefix("unix:") != address:
         is_fine = bool(address.removeprefix("unix:"))
+        _check_socket("--listen", address.removeprefix("unix:"))
     else:
         host, _, port = address.rpartition(":")
         is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
@@ -269,6 +273,15 @@ def _check_address(address: str) -> None:
     if not is_fine:
         raise SettingsError(
             f"--listen is '{address}', expected HOST:PORT, [IPV6]:PORT or unix:PATH"
+        )
+
+
+def _check_socket(name: str, path: str) -> None:
+    """Raise SettingsError for a path that is too long for the socket that it is to be."""
+    if (length := len(os.fsencode(path))) > _MAX_SOCKET:
+        raise SettingsError(
+            f"{name}: the path of a Unix socket has at most {_MAX_SOCKET} bytes, and '{path}' has "
+            f"{length}"
         )
 
 

@@ -107,6 +107,8 @@ def test_addresses_come_as_lists(tmp_path: Path) -> None:
         ({"PENSTOCK_HOST": "0.0.0.0"}, "--host is '0.0.0.0', which others can reach"),  # noqa: S104
         ({"PENSTOCK_HOST": "example.org"}, "--allow-insecure if the network is trusted"),
         ({"PENSTOCK_HOST": "::"}, "which others can reach"),
+        ({"PENSTOCK_UNIX_SOCKET": "/" + "x" * 107}, "--unix-socket: the path of a Unix socket has"),
+        ({"PENSTOCK_LISTEN": f"unix:/{'é' * 54}"}, "at most 107 bytes, and '/éé"),
     ],
 )
 def test_wrong_value_names_the_setting(environment: dict[str, str], text: str) -> None:
