@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from service.errors import RequestError, ShuttingDown
@@ -14,7 +15,8 @@ from service.rpc.methods import (
     INFER,
     INFERENCE,
     STREAM_INFER,
-    Answer,
+    AnyAnswer,
+    Later,
     Service,
     Slow,
     inference_answers,
@@ -74,7 +76,7 @@ class Dispatcher:
         self._health = health
         self._infer = infer
         self._unary = UnaryInfer(infer)
-        self._answers: Mapping[str, Answer | Slow] = {
+        self._answers: Mapping[str, AnyAnswer] = {
             **inference_answers(services),
             f"/{HEALTH}/Check": health.check,
             f"/{HEALTH}/List": health.list,
@@ -114,15 +116,14 @@ class Dispatcher:
             if isinstance(answer, Slow):
                 key = answer.key(message)
                 self._slow[answer.kind].submit(call, key, answer.answer, message)
-                return
-            reply = answer(message)
+            elif isinstance(answer, Later):
+                answer.begin(message, partial(_reply, call))
+            else:
+                _reply(call, answer(message))
         except RequestError as error:
             code, text = status_of(error)
             _LOG.debug("%s of %s: %s: %s", call.method, call.peer, code.name, text)
             call.finish(code, text)
-        else:
-            _LOG.debug("%s of %s: OK", call.method, call.peer)
-            call.finish(Code.OK, reply=reply)
 
     def left(self, call: Call) -> None:
         """Note that the caller of a call given to `request` has left."""
@@ -250,6 +251,11 @@ class Dispatcher:
     def _forget(self, call: Call) -> None:
         with self._lock:
             self._streams.pop(call, None)
+
+
+def _reply(call: Call, reply: bytes) -> None:
+    _LOG.debug("%s of %s: OK", call.method, call.peer)
+    call.finish(Code.OK, reply=reply)
 
 
 class _TrackedCall:

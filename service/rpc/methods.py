@@ -52,17 +52,31 @@ class Slow:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """An answer that waits for others and needs no thread meanwhile.
+
+    begin: takes a message and whom to give the reply, at once or on any thread; raises
+    RequestError, and gives none then.
+    """
+
+    begin: Callable[[bytes, Callable[[bytes], None]], None]
+
+
+AnyAnswer: TypeAlias = Answer | Slow | Later
+
+
 class Service(Protocol):
     """Some RPCs of GRPCInferenceService."""
 
     @property
-    def answers(self) -> Mapping[str, Answer | Slow]:
+    def answers(self) -> Mapping[str, AnyAnswer]:
         """Return what answers each RPC, by its name without that of the service."""
 
 
-def inference_answers(services: Iterable[Service]) -> dict[str, Answer | Slow]:
+def inference_answers(services: Iterable[Service]) -> dict[str, AnyAnswer]:
     """Return what answers each unary RPC but ModelInfer, by full name; all others refuse."""
-    served: dict[str, Answer | Slow] = {}
+    served: dict[str, AnyAnswer] = {}
     for names in _RPCS.values():
         served.update((f"/{INFERENCE}/{name}", _unserved) for name in names)
     for service in services:

@@ -4,7 +4,7 @@ Knows neither RPCs nor where memory comes from: whoever registers a region bring
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -65,6 +65,7 @@ class Region:
         self.origin = origin
         self._lock = threading.Lock()
         self._users = 1  # the registration
+        self._on_closed: Callable[[], None] = lambda: None
 
     def hold(self) -> None:
         """Keep the memory open until `release`. Raises UnknownRegion if it is closed already."""
@@ -74,12 +75,35 @@ class Region:
             self._users += 1
 
     def release(self) -> None:
-        """Undo a `hold`, or the registration."""
+        """Undo a `hold`."""
         with self._lock:
             self._users -= 1
             is_last = not self._users
         if is_last:
             self.memory.close()
+            self._on_closed()
+
+    def retire(self, on_closed: Callable[[], None]) -> None:
+        """Undo the registration. on_closed: called, on any thread, when the memory is closed."""
+        self._on_closed = on_closed
+        self.release()
+
+
+class Countdown:
+    """Calls back when it has been counted down, on the thread that does it."""
+
+    def __init__(self, left: int, on_zero: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._left = left
+        self._on_zero = on_zero
+
+    def count(self) -> None:
+        """Count one."""
+        with self._lock:
+            self._left -= 1
+            is_zero = not self._left
+        if is_zero:
+            self._on_zero()
 
 
 class Place(NamedTuple):
@@ -178,10 +202,13 @@ class Regions:
             self._regions[region.name] = region
             self.generation += 1
 
-    def unregister(self, kind: type[Origin], name: str) -> None:
+    def unregister(
+        self, kind: type[Origin], name: str, on_closed: Callable[[], None] = lambda: None
+    ) -> None:
         """Forget the region of that name and kind, if there is one; all of the kind for no name.
 
         The names are free at once. Memory that a request still writes to is closed after that.
+        on_closed: called when all of it is closed; perhaps at once, on any thread.
         """
         with self._lock:
             gone = [
@@ -192,8 +219,10 @@ class Regions:
             for region in gone:
                 del self._regions[region.name]
             self.generation += bool(gone)
+        pending = Countdown(1 + len(gone), on_closed)
         for region in gone:
-            region.release()
+            region.retire(pending.count)
+        pending.count()
 
     def registered(self, kind: type[KindOfOrigin]) -> Mapping[str, tuple[Region, KindOfOrigin]]:
         """Return the regions of one kind by name."""

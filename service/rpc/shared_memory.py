@@ -1,6 +1,7 @@
 """The RPCs that register memory of clients, tell what is registered, and forget it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, TypeAlias
 
 from service.errors import InvalidRequest, RequestError, UnknownRegion, shown
@@ -19,6 +20,7 @@ from service.pb.grpc_service_pb2 import (
     SystemSharedMemoryUnregisterResponse,
 )
 from service.rpc.messages import parse
+from service.rpc.methods import Answer, Later
 from service.rpc.regions import (
     CudaOrigin,
     KindOfOrigin,
@@ -30,7 +32,7 @@ from service.rpc.regions import (
 )
 from service.rpc.system_memory import SystemMemory
 
-Answer: TypeAlias = Callable[[bytes], bytes]
+Give: TypeAlias = Callable[[bytes], None]  # takes a serialised response
 # Opens memory of a GPU by its IPC handle, the number of the GPU and the size in bytes. Raises
 # InvalidRequest if it cannot be opened, or if there is no GPU.
 OpenCuda: TypeAlias = Callable[[bytes, int, int], Memory]
@@ -38,22 +40,22 @@ EXTENSIONS: Final = ("system_shared_memory", "cuda_shared_memory")
 
 
 class SharedMemoryService:
-    """Every method takes a serialised request and returns a serialised response."""
+    """Every method takes a serialised request, and returns or gives a serialised response."""
 
     def __init__(self, regions: Regions, open_cuda: OpenCuda) -> None:
         self._regions = regions
         self._open_cuda = open_cuda
 
     @property
-    def answers(self) -> Mapping[str, Answer]:
+    def answers(self) -> Mapping[str, Answer | Later]:
         """Return what answers each RPC, by its name."""
         return {
             "SystemSharedMemoryStatus": self.system_status,
             "SystemSharedMemoryRegister": self.register_system,
-            "SystemSharedMemoryUnregister": self.unregister_system,
+            "SystemSharedMemoryUnregister": Later(self.unregister_system),
             "CudaSharedMemoryStatus": self.cuda_status,
             "CudaSharedMemoryRegister": self.register_cuda,
-            "CudaSharedMemoryUnregister": self.unregister_cuda,
+            "CudaSharedMemoryUnregister": Later(self.unregister_cuda),
         }
 
     def system_status(self, message: bytes) -> bytes:
@@ -78,12 +80,15 @@ class SharedMemoryService:
         self._register(request.name, request.byte_size, origin, opened, refusal)
         return SystemSharedMemoryRegisterResponse().SerializeToString()
 
-    def unregister_system(self, message: bytes) -> bytes:
-        """Answer SystemSharedMemoryUnregister. Raises Unsupported if nothing can be registered."""
+    def unregister_system(self, message: bytes, give: Give) -> None:
+        """Answer SystemSharedMemoryUnregister when no request writes to the memory any more.
+
+        Raises Unsupported if nothing can be registered.
+        """
         request = parse(SystemSharedMemoryUnregisterRequest, message)
         self._regions.check_enabled()
-        self._regions.unregister(SystemOrigin, request.name)
-        return SystemSharedMemoryUnregisterResponse().SerializeToString()
+        reply = SystemSharedMemoryUnregisterResponse().SerializeToString()
+        self._regions.unregister(SystemOrigin, request.name, partial(give, reply))
 
     def cuda_status(self, message: bytes) -> bytes:
         """Answer CudaSharedMemoryStatus. Raises UnknownRegion for a name that is not there."""
@@ -107,11 +112,11 @@ class SharedMemoryService:
         self._register(request.name, request.byte_size, origin, opened, refusal)
         return CudaSharedMemoryRegisterResponse().SerializeToString()
 
-    def unregister_cuda(self, message: bytes) -> bytes:
-        """Answer CudaSharedMemoryUnregister, also where there can be nothing to forget."""
+    def unregister_cuda(self, message: bytes, give: Give) -> None:
+        """Answer CudaSharedMemoryUnregister alike, also where there can be nothing to forget."""
         request = parse(CudaSharedMemoryUnregisterRequest, message)
-        self._regions.unregister(CudaOrigin, request.name)
-        return CudaSharedMemoryUnregisterResponse().SerializeToString()
+        reply = CudaSharedMemoryUnregisterResponse().SerializeToString()
+        self._regions.unregister(CudaOrigin, request.name, partial(give, reply))
 
     def _asked(
         self, kind: type[KindOfOrigin], name: str, word: str

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+
 from service.pb.grpc_service_pb2 import (
     ModelInferRequest,
     SystemSharedMemoryRegisterRequest,
@@ -68,6 +70,13 @@ def register(stub: Stub, name: str, key: str, byte_size: int, *, offset: int = 0
 def unregister(stub: Stub, name: str = "") -> None:
     """Forget a region; all of them for no name."""
     stub.unregister_system(SystemSharedMemoryUnregisterRequest(name=name), timeout=WAIT_S)
+
+
+def begin_unregister(stub: Stub) -> "grpc.Future[object]":
+    """Ask for all regions to be forgotten, and do not wait for the answer."""
+    request = SystemSharedMemoryUnregisterRequest()
+    future: grpc.Future[object] = stub.unregister_system.future(request, timeout=WAIT_S)
+    return future
 
 
 @contextmanager

@@ -14,7 +14,15 @@ from service.pb.grpc_service_pb2 import (
 from service.tensors import BYTES, INT64, to_raw
 from tests.support.requests import answer, one, raw_request, simple_request
 from tests.support.servers import RunningServer
-from tests.support.shared import descriptors_of, place, region, register, segment, unregister
+from tests.support.shared import (
+    begin_unregister,
+    descriptors_of,
+    place,
+    region,
+    register,
+    segment,
+    unregister,
+)
 from tests.support.stub import WAIT_S, Stub, refusal
 from tests.support.waiting import eventually
 
@@ -202,7 +210,7 @@ def test_strings_say_how_long_they_are(stub: Stub) -> None:
 
 
 def test_memory_is_kept_for_a_request_in_flight(server: RunningServer, stub: Stub) -> None:
-    """After unregistering, the name is free, the answer is written, and then it is closed."""
+    """Unregistering frees the name at once, and is answered when the request has been."""
     with segment(8, b"\xaa" * 8) as made, server.stub() as other:
         register(stub, "kept", made.key, 8)
         request = raw_request("slow", one(INT64, np.array([[5]])))
@@ -211,31 +219,36 @@ def test_memory_is_kept_for_a_request_in_flight(server: RunningServer, stub: Stu
         eventually(lambda: server.runs("slow"), "the model is busy")
         waiting = stub.infer.future(request, timeout=WAIT_S)
         eventually(lambda: server.queue_depth("slow") == 1, "the request waits")
-        unregister(other)
-        assert statuses(other) == {}
+        unregistering = begin_unregister(other)
+        eventually(lambda: statuses(other) == {}, "the name is gone")
         register(other, "kept", made.key, 4)  # the name is free at once
         unregister(other, "kept")
         assert not waiting.done()
+        assert not unregistering.done()
         holding.cancel()
-        assert waiting.result().outputs[0].name == "Y"
+        unregistering.result()
         assert made.contents == np.array([5]).tobytes()
-        pid = server.process.pid
-        eventually(lambda: descriptors_of(pid, made) == 0, "its descriptor is closed")
+        assert descriptors_of(server.process.pid, made) == 0
+        assert waiting.result().outputs[0].name == "Y"
 
 
 def test_caller_who_leaves_takes_his_lease_along(server: RunningServer, stub: Stub) -> None:
-    """A request that is cancelled keeps no memory open, and nothing is written any more."""
+    """A request that is cancelled keeps no memory open nor its unregistering waiting.
+
+    Nothing is written any more.
+    """
     with segment(8, b"\xaa" * 8) as made:
         register(stub, "left", made.key, 8)
         request = raw_request("slow", one(INT64, np.array([[100_000]])))
         place(request.outputs.add(name="Y"), "left", 8)
         future = stub.infer.future(request, timeout=WAIT_S)
         eventually(lambda: server.runs("slow"), "the model runs")
-        unregister(stub)
-        assert server.runs("slow")  # for 20 s: unregistering does not wait for it
+        unregistering = begin_unregister(stub)
+        eventually(lambda: statuses(stub) == {}, "the name is gone")
+        assert not unregistering.done()  # for 20 s, if the caller waited so long
         future.cancel()
-        pid = server.process.pid
-        eventually(lambda: descriptors_of(pid, made) == 0, "its descriptor is closed")
+        unregistering.result()
+        assert descriptors_of(server.process.pid, made) == 0
         assert made.contents == b"\xaa" * 8
 
 

@@ -135,13 +135,29 @@ def test_memory_outlives_its_name_while_it_is_used() -> None:
     regions, memories = regions_with("r")
     ended: list[Outcome] = []
     first, second = (Lease([regions.window(Place("r", 0, 1))]) for _ in range(2))
-    regions.unregister(SystemOrigin, "r")
+    told: list[int] = []
+    regions.unregister(SystemOrigin, "r", lambda: told.append(memories["r"].closed))
     assert not regions.registered(SystemOrigin)
     regions.register(Region("r", FakeMemory(), 1, SYSTEM))  # the name is free
     first.until(ended.append)(Outcome({}, None, NO_TIMINGS))
-    assert (len(ended), memories["r"].closed) == (1, 0)
+    assert (len(ended), memories["r"].closed, told) == (1, 0, [])
     second.release()
-    assert memories["r"].closed == 1
+    assert (memories["r"].closed, told) == (1, [1])
+
+
+def test_who_unregisters_is_told_once_and_of_all() -> None:
+    """Where nothing is in use, or nothing there, at once; else when the last of all is closed."""
+    regions, _ = regions_with("a", "b", "c")
+    told: list[str] = []
+    regions.unregister(SystemOrigin, "never there", lambda: told.append("nothing"))
+    regions.unregister(SystemOrigin, "c", lambda: told.append("unused"))
+    assert told == ["nothing", "unused"]
+    leases = [Lease([regions.window(Place(name, 0, 1))]) for name in ("a", "b")]
+    regions.unregister(SystemOrigin, "", lambda: told.append("all"))
+    leases[0].release()
+    assert told == ["nothing", "unused"]
+    leases[1].release()
+    assert told == ["nothing", "unused", "all"]
 
 
 def test_memory_that_is_closed_is_not_touched() -> None:

@@ -70,8 +70,10 @@ def test_memory_of_a_gpu_is_a_region() -> None:
     assert bench.asked == [(b"h", 3, 100)]
     assert bench.status() == {"n": (3, 100)}
     assert bench.regions.window(Place("n", 90, 10)).read() == bytes(10)
-    bench.service.unregister_cuda(CudaSharedMemoryUnregisterRequest().SerializeToString())
-    assert (bench.status(), bench.memory.closed) == ({}, 1)
+    given: list[bytes] = []
+    message = CudaSharedMemoryUnregisterRequest().SerializeToString()
+    bench.service.unregister_cuda(message, given.append)
+    assert (given, bench.status(), bench.memory.closed) == ([b""], {}, 1)
 
 
 def test_what_is_refused_says_why() -> None:
