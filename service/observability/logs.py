@@ -135,6 +135,8 @@ def say(text: str, stream: TextIO | None) -> None:
 def forget_unwritable() -> None:
     """Let go of what stdout and stderr cannot take: at exit, Python would make a failure of it."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None or stream.closed:
+            continue
         try:
             stream.flush()
         except OSError:

@@ -1,13 +1,21 @@
 """What the log says by its settings, and in which form."""
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from service.observability.logs import LogControl, LogSettings, configure, log_control
+from service.observability.logs import (
+    LogControl,
+    LogSettings,
+    configure,
+    forget_unwritable,
+    log_control,
+)
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 Written = Callable[[], str]
@@ -76,6 +84,19 @@ def test_forms(written: Written) -> None:
     control.change(replace(control.settings, form="ISO8601"))
     logger.error("x")
     assert json.loads(written())["message"] == "x"
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "never there"])
+def test_streams_that_are_not_there_are_no_failure_at_exit(
+    monkeypatch: pytest.MonkeyPatch, *, is_closed: bool
+) -> None:
+    """A server may have been started without stdout, and a model's code may have closed it."""
+    stream = io.TextIOWrapper(io.BytesIO()) if is_closed else None
+    if stream is not None:
+        stream.close()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+    forget_unwritable()
 
 
 def test_a_control_of_nothing() -> None:
