@@ -28,7 +28,10 @@ class OverrideFiles:
         paths = {_checked(path): contents for path, contents in files.items()}
         if len(paths) > _MAX_FILES:
             raise RepositoryError(f"{len(paths)} files of one model, expected at most {_MAX_FILES}")
-        self._root = Path(tempfile.mkdtemp(prefix=PRIVATE))
+        try:
+            self._root = Path(tempfile.mkdtemp(prefix=PRIVATE))
+        except OSError as error:  # as in a container whose root is read-only
+            raise RepositoryError(f"files cannot be written: {error.strerror}") from error
         self._model = model
         try:
             for path, contents in paths.items():

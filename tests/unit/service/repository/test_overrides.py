@@ -94,3 +94,12 @@ def test_paths_that_exclude_each_other() -> None:
     """A file cannot lie below another file; the directory does not stay behind."""
     with pytest.raises(RepositoryError, match="files cannot be written"):
         OverrideFiles("m", {"1": b"", "1/model.onnx": b""})
+
+
+def test_a_system_without_a_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a read-only root, files are refused, and the reason is told."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(RepositoryError, match="files cannot be written: No such file or directory"):
+        OverrideFiles("m", {"1/model.onnx": b""})
