@@ -116,7 +116,8 @@ def test_who_leaves_while_he_waits_is_forgotten(slow: SlowCalls, log: list[str])
     assert begun.begun.wait(WAIT_S)
     for call in (begun, waiting):
         slow.cancelled(cast("Any", call))
-        call.gate.set()
+    begun.gate.set()  # not before the other one has left, whose turn is next
+    waiting.gate.set()
     last = Call(log, "last")
     last.gate.set()
     submit(slow, last, b"m")
