@@ -73,6 +73,11 @@ def described(specs: "Sequence[TensorSpec]") -> str:
     return ", ".join(f"{spec.name} {spec.datatype}{dims(spec.shape)}" for spec in specs)
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return the beginning of an error's text, in one line; for those of other packages."""
+    return " ".join(str(error).split())[:300]
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text in aligned columns, each line indented by two spaces."""
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]

@@ -3,7 +3,7 @@
 Plain operators of opset 18 or later. What they compute stands in `exporter.processing`.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,18 +20,45 @@ _FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _HEIGHT, _WIDTH = "height", "width"
 
 
-class Before:
+class _Writer:
+    """Makes nodes and constants for one value of the graph, with names that are free in it.
+
+    nodes: gets the nodes, in order.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        processing: Processing,
+        value: onnx.ValueInfoProto,
+        nodes: MutableSequence[onnx.NodeProto],
+    ) -> None:
+        self._graph = model.graph
+        self._processing = processing
+        self._value = value
+        self._nodes = nodes
+        self._type = value.type.tensor_type.elem_type
+        self._shape = extents(value)
+
+    def _add(self, operator: str, inputs: list[str], **attributes: object) -> str:
+        out = free_name(self._graph, f"{self._value.name}.{operator.lower()}")
+        self._nodes.append(helper.make_node(operator, inputs, [out], out, **attributes))
+        return out
+
+    def _constant(self, what: str, array: Array) -> str:
+        name = free_name(self._graph, f"{self._value.name}.{what}")
+        self._graph.initializer.append(numpy_helper.from_array(array, name))
+        return name
+
+
+class Before(_Writer):
     """Puts nodes between an input of the graph and what read it."""
 
     def __init__(
         self, model: onnx.ModelProto, processing: Processing, value: onnx.ValueInfoProto
     ) -> None:
-        self._graph = model.graph
-        self._processing = processing
-        self._value = value
-        self._nodes: list[onnx.NodeProto] = []
-        self._type = value.type.tensor_type.elem_type
-        self._shape = extents(value)
+        self._first: list[onnx.NodeProto] = []
+        super().__init__(model, processing, value, self._first)
         if self._type not in _FLOATS:
             raise UsageError(f"input '{value.name}' is no float: nothing can be normalised in it")
         is_image = len(self._shape) == 4
@@ -65,8 +92,8 @@ class Before:
         if wanted.mean:
             current = self._add("Sub", [current, self._numbers("mean", wanted.mean)])
             current = self._add("Div", [current, self._numbers("std", wanted.std)])
-        self._nodes[-1].output[0] = inner
-        put_first(self._graph, self._nodes)
+        self._first[-1].output[0] = inner
+        put_first(self._graph, self._first)
         self._declare()
 
     def _declare(self) -> None:
@@ -79,11 +106,6 @@ class Before:
         kind = TensorProto.UINT8 if self._processing.uint8 else self._type
         self._value.CopyFrom(helper.make_tensor_value_info(self._value.name, kind, shape))
 
-    def _add(self, operator: str, inputs: list[str], **attributes: object) -> str:
-        out = free_name(self._graph, f"{self._value.name}.{operator.lower()}")
-        self._nodes.append(helper.make_node(operator, inputs, [out], out, **attributes))
-        return out
-
     def _numbers(self, what: str, values: Sequence[float]) -> str:
         dtype = helper.tensor_dtype_to_np_dtype(self._type)
         array = np.array(values, dtype)
@@ -91,23 +113,14 @@ class Before:
             array = array.reshape(-1, 1, 1)
         return self._constant(what, array if len(values) > 1 else array.reshape(()))
 
-    def _constant(self, what: str, array: Array) -> str:
-        name = free_name(self._graph, f"{self._value.name}.{what}")
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        return name
 
-
-class After:
+class After(_Writer):
     """Puts nodes between what made an output and the output."""
 
     def __init__(
         self, model: onnx.ModelProto, processing: Processing, value: onnx.ValueInfoProto
     ) -> None:
-        self._graph = model.graph
-        self._processing = processing
-        self._value = value
-        self._type = value.type.tensor_type.elem_type
-        self._shape = extents(value)
+        super().__init__(model, processing, value, model.graph.node)
         classes = self._shape[-1] if self._shape else None
         if self._type not in _FLOATS or not self._shape:
             raise UsageError(f"output '{value.name}' holds no scores: it is no float, or no row")
@@ -165,16 +178,6 @@ class After:
         ]
         del self._graph.output[:]
         self._graph.output.extend(outputs)
-
-    def _add(self, operator: str, inputs: list[str], **attributes: object) -> str:
-        out = free_name(self._graph, f"{self._value.name}.{operator.lower()}")
-        self._graph.node.append(helper.make_node(operator, inputs, [out], out, **attributes))
-        return out
-
-    def _constant(self, what: str, array: Array) -> str:
-        name = free_name(self._graph, f"{self._value.name}.{what}")
-        self._graph.initializer.append(numpy_helper.from_array(array, name))
-        return name
 
 
 def _check_size(name: str, shape: Sequence[int | str | None], size: tuple[int, int]) -> None:

@@ -13,9 +13,7 @@ the trained model (`--quantize int8-static`) loses too much; try that first.
 import copy
 import inspect
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +22,7 @@ from torch import nn
 
 from exporter.errors import CompressionFailed, UsageError
 from exporter.inputs import BATCH, DynamicAxes
+from exporter.silence import silent
 from service.repository.manifest import Tolerance
 
 # A value that lies on the border of two steps may be rounded to either; 1/255 of a range is a step.
@@ -79,7 +78,7 @@ def train_quantised(
     signature = inspect.signature(module.forward)
     inputs = _named(signature, example_inputs)
     before = evaluate(module) if evaluate else None
-    with _quiet():
+    with silent(logging.WARNING):  # torchao speaks of its own future
         captured = _capture(copy.deepcopy(module).train(), inputs, dynamic_axes or {})
         quantizer = backend.quantizer()
         quantizer.set_global(backend.configuration(is_qat=True))
@@ -87,7 +86,7 @@ def train_quantised(
         backend.allow_modes(prepared)
     student = QuantisedModule(prepared, signature).train()
     train(student)
-    with _quiet():
+    with silent(logging.WARNING):
         backend.to_eval(prepared)
         converted = backend.convert(prepared)
         backend.allow_modes(converted)
@@ -116,7 +115,7 @@ class _Backend:
 
 def _backend() -> _Backend:
     try:
-        with _quiet():
+        with silent(logging.WARNING):
             from torchao.quantization.pt2e import (  # noqa: PLC0415 (an extra)
                 allow_exported_model_train_eval,
                 move_exported_model_to_eval,
@@ -175,16 +174,3 @@ def _capture(module: nn.Module, inputs: Mapping[str, torch.Tensor], axes: Dynami
             f"{str(error).strip().splitlines()[0]}",
         ) from error
     return captured
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torchao says of its own future: there is nothing for the user to act on."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -65,11 +65,6 @@ class Session:
         return dict(zip(names, arrays, strict=True))
 
 
-def try_loading(path: Path) -> None:
-    """Load the file, for a child process. Raises ConversionFailed if ONNX Runtime refuses it."""
-    Session(path)
-
-
 def _spec(node: ort.NodeArg) -> TensorSpec:
     is_optional = node.type.startswith("optional(")
     datatype = BY_ONNX.get(node.type[len("optional(") : -1] if is_optional else node.type)

@@ -16,7 +16,14 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError, WeightsError, table
+from exporter.errors import (
+    ConversionFailed,
+    UnsafeArtefact,
+    UsageError,
+    WeightsError,
+    in_one_line,
+    table,
+)
 from exporter.inputs import BATCH
 from exporter.sources.base import Opened, Request
 from exporter.sources.pytorch import module as pytorch_module
@@ -86,8 +93,9 @@ def load(path: Path, *, is_trusted: bool) -> Any:
             path, local_files_only=True, trust_remote_code=is_trusted, output_loading_info=True
         )
     except Exception as error:  # transformers raises errors of every kind
-        text = " ".join(str(error).split())[:300]
-        raise ConversionFailed(f"{path}: transformers does not load it: {text}") from error
+        raise ConversionFailed(
+            f"{path}: transformers does not load it: {in_one_line(error)}"
+        ) from error
     _refuse_gaps(path, info)
     return model.float().eval()
 

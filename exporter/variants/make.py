@@ -5,9 +5,8 @@ weights, one scale a channel. Their defaults are several times slower there.
 """
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ import onnx
 
 from exporter.children import run_child
 from exporter.errors import ChildCrashed, CompressionFailed, UsageError
+from exporter.silence import silent
 from exporter.variants import graph
 from exporter.variants.calibration import Calibration, InputSpec, single_rows, split
 from exporter.variants.kinds import (
@@ -126,7 +126,7 @@ def make(job: Job) -> Variant:
     """Make the variant in this process; see `quantize`."""
     before = graph.histogram(onnx.load(str(job.source), load_external_data=False))
     try:
-        with _quiet():
+        with silent(logging.CRITICAL):  # what the quantisers advise is done already
             note = _MAKERS[job.kind](job)
     except (UsageError, CompressionFailed):
         raise
@@ -289,16 +289,3 @@ class _Reader:
 
 def _is_large(path: Path) -> bool:
     return graph.file_bytes(path) >= graph.INLINE_LIMIT
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the quantisers: what they advise is done already."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
+from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError, in_one_line
 from exporter.sources.base import Opened, Request
 from exporter.sources.kinds import require
 from service.errors import listed
@@ -37,7 +37,7 @@ def _read_skops(path: Path, request: Request) -> Any:
     try:
         unknown = io.get_untrusted_types(file=path)
     except Exception as error:  # it reads a file that may hold anything
-        raise ConversionFailed(f"{path}: skops does not read it: {_short(error)}") from error
+        raise ConversionFailed(f"{path}: skops does not read it: {in_one_line(error)}") from error
     refused = sorted(set(unknown) - set(request.allow_globals))
     if refused and not request.trust_pickle:
         raise UnsafeArtefact(
@@ -48,7 +48,7 @@ def _read_skops(path: Path, request: Request) -> Any:
     try:
         return io.load(path, trusted=unknown)
     except Exception as error:  # it reads a file that may hold anything
-        raise ConversionFailed(f"{path}: skops does not load it: {_short(error)}") from error
+        raise ConversionFailed(f"{path}: skops does not load it: {in_one_line(error)}") from error
 
 
 def _unpickle(path: Path, request: Request) -> Any:
@@ -71,8 +71,6 @@ def _unpickle(path: Path, request: Request) -> Any:
             "where its code is importable",
         ) from error
     except Exception as error:  # it reads a file that may hold anything
-        raise ConversionFailed(f"{path}: not a pickle, or a broken one: {_short(error)}") from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        raise ConversionFailed(
+            f"{path}: not a pickle, or a broken one: {in_one_line(error)}"
+        ) from error

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx import version_converter
 
-from exporter.errors import ConversionFailed, UsageError
+from exporter.errors import ConversionFailed, UsageError, in_one_line
 from exporter.inputs import make_inputs
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import apply_names, number_names
@@ -50,9 +50,8 @@ def opened(model: Tabular, request: Request, provenance: Mapping[str, str]) -> I
     try:
         proto = model.convert()
     except Exception as error:  # the converters raise errors of every kind
-        text = " ".join(str(error).split())[:300]
         raise ConversionFailed(
-            f"no converter for this {model.what}: {type(error).__name__}: {text}\n"
+            f"no converter for this {model.what}: {type(error).__name__}: {in_one_line(error)}\n"
             "  Take another estimator (of scikit-learn, most linear models, trees, forests, "
             "nearest neighbours and networks convert; so do XGBoost and LightGBM).",
         ) from error

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporter.errors import UsageError, WeightsError
+from exporter.errors import UsageError, WeightsError, in_one_line
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import planned_inputs
 from exporter.sources.keras.structure import flatten, signature_of
@@ -102,8 +102,9 @@ def _load_weights(model: Any, path: Path) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise errors of every kind
-        text = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path}: the weights do not fit the model: {text}") from error
+        raise WeightsError(
+            f"{path}: the weights do not fit the model: {in_one_line(error)}"
+        ) from error
 
 
 def _refuse_nan(arrays: Mapping[str, Array]) -> None:

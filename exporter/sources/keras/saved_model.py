@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
+from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError, in_one_line
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import planned_inputs
 from exporter.sources.keras.structure import Signature
@@ -42,8 +42,9 @@ def opened(request: Request) -> Iterator[Opened]:
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises errors of every kind
-        text = " ".join(str(error).split())[:300]
-        raise ConversionFailed(f"{path}: TensorFlow does not load it: {text}") from error
+        raise ConversionFailed(
+            f"{path}: TensorFlow does not load it: {in_one_line(error)}"
+        ) from error
     function = _signature_function(path, loaded.signatures)
     # TensorFlow gives them in another order in every process; a version is to be the same.
     specs = dict(sorted(function.structured_input_signature[1].items()))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from exporter.errors import UsageError, WeightsError
+from exporter.errors import UsageError, WeightsError, in_one_line
 from exporter.sources.base import Opened, Request
 from exporter.sources.pytorch import program, script
 from exporter.sources.pytorch.weights import members_of, read_torch
@@ -65,5 +65,4 @@ def _trusting(path: Path) -> Any:
             "this where the module's code is importable",
         ) from error
     except Exception as error:  # it reads a file that may hold anything
-        text = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path}: torch cannot load it: {text}") from error
+        raise WeightsError(f"{path}: torch cannot load it: {in_one_line(error)}") from error

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from torch.utils import _pytree as pytree
 
-from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
+from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError, in_one_line
 from exporter.inputs import make_inputs
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import apply_names, free_axes
@@ -103,9 +103,8 @@ def load(path: Path, *, is_trusted: bool) -> torch.export.ExportedProgram:
         with quiet():
             return torch.export.load(str(path))
     except Exception as error:  # it reads a file that may hold anything
-        text = " ".join(str(error).split())[:300]
         raise ConversionFailed(
-            f"{path}: torch {torch.__version__} cannot load this program: {text}",
+            f"{path}: torch {torch.__version__} cannot load this program: {in_one_line(error)}",
         ) from error
 
 

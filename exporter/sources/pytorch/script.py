@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError
+from exporter.errors import ConversionFailed, UnsafeArtefact, UsageError, in_one_line
 from exporter.inputs import Inputs, make_inputs
 from exporter.sources.base import Opened, Request
 from exporter.sources.graph import apply_names
@@ -79,8 +79,9 @@ def load(path: Path, *, is_trusted: bool) -> Any:
     try:
         return torch.jit.load(str(path), map_location="cpu")
     except Exception as error:  # it reads a file that may hold anything
-        text = " ".join(str(error).split())[:300]
-        raise ConversionFailed(f"{path}: torch cannot load this program: {text}") from error
+        raise ConversionFailed(
+            f"{path}: torch cannot load this program: {in_one_line(error)}"
+        ) from error
 
 
 def open_file(path: Path, request: Request) -> Request:
