@@ -33,9 +33,20 @@ from service.repository.sequences import (
 )
 from service.repository.signature import Graph, GraphTensor, ModelSpec
 from service.repository.state_pairs import fits, infer_pairs, leaves_something
-from service.tensors import BOOL, BYTES, FP32, INT32, Array, MalformedContents, Shape, from_raw
+from service.tensors import (
+    BOOL,
+    BYTES,
+    FP32,
+    INT32,
+    Array,
+    MalformedContents,
+    Shape,
+    element_count,
+    from_raw,
+)
 
 INITIAL_STATES: Final = "initial_state"  # directory in that of the model
+_MAX_INITIAL_BYTES: Final = 1 << 30  # as all states of a model together take by default
 _BY_NAME: Final = "the names of its tensors"
 _VALUES: Final = {"int32_false_true": INT32, "fp32_false_true": FP32, "bool_false_true": BOOL}
 
@@ -340,6 +351,12 @@ class _Builder:
 
     def _zeros(self, tensor: GraphTensor, extents: Shape) -> Array:
         shape = (1, *extents) if self._batched else extents
+        size = element_count(shape) * tensor.datatype.numpy.itemsize
+        if size > _MAX_INITIAL_BYTES:
+            raise ConfigError(
+                f"config.pbtxt: state '{tensor.name}' would begin with {size} bytes, at most "
+                f"{_MAX_INITIAL_BYTES} are taken"
+            )
         if tensor.datatype is BYTES:
             return np.full(shape, "", dtype=object)
         return np.zeros(shape, tensor.datatype.numpy)

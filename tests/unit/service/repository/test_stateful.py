@@ -115,6 +115,17 @@ def test_initial_state_gives_open_extents() -> None:
     assert initial(spec_of(graph(("batch", "n")), config(text))).shape == (1, 0)
 
 
+@pytest.mark.parametrize("extent", [1 << 29, 10**12, 1 << 62])
+def test_initial_state_larger_than_any_may_be_is_refused(extent: int) -> None:
+    """The text says which state, its size and the most; nothing is made of that size."""
+    text = STATE.replace("dims: 4", "dims: -1") % (
+        f"initial_state {{ data_type: TYPE_FP32 dims: {extent} zero_data: true }}"
+    )
+    assert refused(graph(("batch", "n")), config(text)) == (
+        f"config.pbtxt: state 'h' would begin with {extent * 4} bytes, at most 1073741824 are taken"
+    )
+
+
 def test_initial_state_of_a_file(tmp_path: Path) -> None:
     """A data_file holds the raw contents of one state, in the model's directory initial_state."""
     text = STATE % 'initial_state { data_type: TYPE_FP32 dims: 4 data_file: "h.bin" }'
