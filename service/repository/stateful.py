@@ -4,7 +4,7 @@ Brings together what is said of them and what the graph has; what is left of the
 clients see.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -273,12 +273,13 @@ class _Builder:
                 )
         axis = self._axis(taken, given)
         for tensor in (taken, given):
-            self._check_dims(where, entry, tensor, axis)
-        extents = tuple(1 if extent < 0 else extent for extent in entry.dims)
-        initial = self._zeros(taken, extents)
+            self._check_dims(where, entry.dims, tensor, axis)
+        both = zip(entry.dims, self._extents(taken, axis), strict=True)
+        known = (have if want < 0 else want for want, have in both)
+        initial = self._zeros(taken, tuple(1 if extent < 0 else extent for extent in known))
         for chosen in entry.initial_state:
-            extents = tuple(chosen.dims)
-            initial = self._zeros(taken, extents)
+            self._check_dims(f"{where}: initial_state", chosen.dims, taken, axis)
+            initial = self._zeros(taken, tuple(chosen.dims))
             if chosen.data_file:
                 initial = _read_state(where, files / chosen.data_file, taken, initial.shape)
         return StateSpec(
@@ -333,21 +334,25 @@ class _Builder:
         return axis
 
     def _check_dims(
-        self, where: str, entry: ModelSequenceBatching.State, tensor: GraphTensor, axis: int
+        self, where: str, stated: Sequence[int], tensor: GraphTensor, axis: int
     ) -> None:
-        extents = list(tensor.wire_shape)
-        if self._batched:
-            del extents[axis]
-        agree = len(extents) == len(entry.dims) and all(
-            -1 in (have, want) or have == want
-            for have, want in zip(extents, entry.dims, strict=True)
+        extents = self._extents(tensor, axis)
+        agree = len(extents) == len(stated) and all(
+            -1 in (have, want) or have == want for have, want in zip(extents, stated, strict=True)
         )
         if not agree:
             raise ConfigError(
-                f"{where} has dims {dims(entry.dims)}, but '{tensor.name}' of the graph has "
+                f"{where} has dims {dims(stated)}, but '{tensor.name}' of the graph has "
                 f"{dims(tensor.wire_shape)}"
                 + (f" with the batch on axis {axis}" if self._batched else "")
             )
+
+    def _extents(self, tensor: GraphTensor, axis: int) -> list[int]:
+        """Return the extents of one sequence's state, without the batch; -1: any."""
+        extents = list(tensor.wire_shape)
+        if self._batched:
+            del extents[axis]
+        return extents
 
     def _zeros(self, tensor: GraphTensor, extents: Shape) -> Array:
         shape = (1, *extents) if self._batched else extents

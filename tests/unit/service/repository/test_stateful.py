@@ -115,6 +115,25 @@ def test_initial_state_gives_open_extents() -> None:
     assert initial(spec_of(graph(("batch", "n")), config(text))).shape == (1, 0)
 
 
+def test_extent_that_is_fixed_in_the_graph_is_what_a_sequence_starts_with() -> None:
+    """Where config.pbtxt leaves open what the graph does not, nothing else could be run."""
+    assert initial(spec_of(graph(), config(STATE.replace("dims: 4", "dims: -1") % ""))).shape == (
+        1,
+        4,
+    )
+
+
+def test_initial_state_that_the_graph_does_not_take_is_refused() -> None:
+    """It would fail the first step of every sequence."""
+    text = STATE.replace("dims: 4", "dims: -1") % (
+        "initial_state { data_type: TYPE_FP32 dims: 3 zero_data: true }"
+    )
+    assert refused(graph(), config(text)) == (
+        "config.pbtxt: state 'h': initial_state has dims [3], but 'h' of the graph has [-1,4] with "
+        "the batch on axis 0"
+    )
+
+
 @pytest.mark.parametrize("extent", [1 << 29, 10**12, 1 << 62])
 def test_initial_state_larger_than_any_may_be_is_refused(extent: int) -> None:
     """The text says which state, its size and the most; nothing is made of that size."""
