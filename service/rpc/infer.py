@@ -3,42 +3,24 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final
 
-from service.errors import (
-    DeadlineUnmeetable,
-    NotPermitted,
-    QueueFull,
-    RequestError,
-    ShuttingDown,
-    shown,
-)
+from service.errors import DeadlineUnmeetable, NotPermitted, QueueFull, RequestError, ShuttingDown
 from service.inference.engine import Engine
 from service.inference.model import Model
-from service.inference.request import OnEnd, Parameter, Request, batch_key
+from service.inference.request import OnEnd, Parameter, Request
 from service.lifecycle.manager import Manager
 from service.observability.stats import ModelStats
-from service.pb.grpc_service_pb2 import ModelInferRequest
 from service.rpc.bundles import BundleAnswer, BundleRequest, FindStream
 from service.rpc.codec import MAX_ID_BYTES, parse_request
-from service.rpc.decoding import decode_request
 from service.rpc.exchange import Exchange, Identified
+from service.rpc.judging import Context, Judge
 from service.rpc.methods import CATEGORY_OF, INFER
 from service.rpc.options import DEFAULT_OPTIONS, InferOptions
-from service.rpc.parameters import request_parameters
-from service.rpc.plan import (
-    Cut,
-    Plan,
-    PlannedInput,
-    Plans,
-    SharedPlan,
-    cut_message,
-    planned_inputs,
-)
+from service.rpc.plan import Cut, Plan, Plans, cut_message
 from service.rpc.regions import NO_REGIONS, Lease, Regions
 from service.rpc.sequences import Placed, drain_sequences, goes_on
-from service.rpc.served import ServedModel, ServedModels
+from service.rpc.served import ServedModels
 from service.rpc.status import status_of
 from service.rpc.step_plans import StepPlans
 from service.rpc.teaching import Teacher
@@ -49,13 +31,6 @@ from service.transport.seam import Arity, Bundle, Call, Lane
 _LOG = logging.getLogger(__name__)
 _CATEGORY: Final = CATEGORY_OF[INFER]
 _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
-
-
-class _Context(NamedTuple):
-    """What matters of the call that a request came on; see InferService.submit."""
-
-    stream: object | None
-    forwarded: Mapping[str, Parameter]
 
 
 class InferService:
@@ -81,7 +56,7 @@ class InferService:
         self.draining = False
         self._manager = manager
         self._default_deadline_s = default_deadline_s
-        self._regions = regions
+        self._judge = Judge(manager, regions, stream_state=options.stream_state)
         self._stream_state = options.stream_state
         self._forward = options.forward
         self._tracer = options.tracer
@@ -147,7 +122,7 @@ class InferService:
                     except RequestError as error:
                         plan.served.record(status_of(error)[0])
                         raise
-        return self._judge(message, cut, deadline, exchange, _Context(stream, forwarded))
+        return self._judged(message, cut, deadline, exchange, Context(stream, forwarded))
 
     def signature(self, name: str, version: str) -> Signature:
         """Return what a model takes and gives. Raises RequestError if it is not served."""
@@ -223,13 +198,13 @@ class InferService:
             return False
         return True
 
-    def _judge(
+    def _judged(
         self,
         message: bytes,
         cut: Cut | None,
         deadline: float | None,
         exchange: Exchange,
-        context: _Context,
+        context: Context,
     ) -> Request:
         generation = self._manager.generation
         try:
@@ -243,12 +218,12 @@ class InferService:
             raise
         try:
             exchange.begin(served)
-            plan, inputs = self._plan(served, request, context)
+            plan, inputs = self._judge.plan(served, request, context)
             try:
                 accepted = self._schedule(plan, inputs, deadline, exchange)
             except ShuttingDown:
                 # Its version was swapped out since it was found: its successor serves it.
-                plan, inputs = self._plan(
+                plan, inputs = self._judge.plan(
                     self._served.find(request.model_name, request.model_version), request, context
                 )
                 accepted = self._schedule(plan, inputs, deadline, exchange)
@@ -268,46 +243,6 @@ class InferService:
             self._teacher.forget()  # with the same heads both know the same
         if not self._tracer.traces(plan.served.model.name):  # else each request is looked at
             self._teacher.teach(cut.head, plan, self.free_shrunk)
-
-    def _plan(
-        self, served: ServedModel, request: ModelInferRequest, context: _Context
-    ) -> tuple[Plan, Tensors]:
-        model = served.model
-        regions_generation = self._regions.generation  # before any window is looked for
-        try:
-            parameters = request_parameters(request)
-            if context.forwarded:
-                custom = {**parameters.custom, **context.forwarded}
-                parameters = replace(parameters, custom=custom)
-            placed = Placed(context.stream, self._stream_state)
-            parameters, signature = placed.step_of(model, request, parameters)
-            decoded = decode_request(model.name, signature, request, self._regions)
-        except RequestError as error:
-            prefix = f"[request id: {shown(request.id) or '<id_unknown>'}] "
-            raise type(error)(prefix + str(error)) from None
-        inputs, delivery = decoded.inputs, decoded.delivery
-        planned: tuple[PlannedInput, ...] = ()
-        has_step = model.sequences is not None and parameters.sequence is not None
-        if parameters.is_plain or (has_step and not decoded.is_shared):
-            planned = planned_inputs(signature, inputs, decoded.sources)
-        rows, outputs, key = decoded.rows, decoded.outputs, batch_key(signature, inputs)
-        generation = self._manager.generation
-        if delivery is None and not decoded.is_shared:
-            return Plan(served, planned, outputs, rows, key, parameters, generation), inputs
-        plan = SharedPlan(
-            served if delivery is None else served.delivering(delivery),
-            planned,
-            outputs,
-            rows,
-            key,
-            parameters,
-            generation,
-            may_bundle=False,
-            windows=() if delivery is None else tuple(delivery.windows.values()),
-            regions=self._regions,
-            regions_generation=regions_generation,
-        )
-        return plan, inputs
 
     def _schedule(
         self, plan: Plan, inputs: Tensors, deadline: float | None, exchange: Exchange
