@@ -135,6 +135,12 @@ def request_headers(path: bytes, *extra: tuple[bytes, bytes], method: bytes = b"
     ]
 
 
+UNARY_HEADERS = request_headers(UNARY.encode())
+STREAM_HEADERS = request_headers(STREAM.encode())
+HOLD_HEADERS = request_headers(HOLD.encode())
+HOLD_STREAM_HEADERS = request_headers(HOLD_STREAM.encode())
+
+
 @dataclass
 class Answer:
     """What came back on one stream."""
@@ -269,3 +275,9 @@ class RawClient:
                 self.answers[event.stream_id].reset = int(event.error_code or 0)
             case _:
                 self.other.append(event)
+
+
+def serves(client: RawClient) -> bool:
+    """Tell whether a good call is answered on this connection."""
+    answer = client.call(UNARY_HEADERS, frame(b"alive"))
+    return answer.status == 0 and answer.body == frame(b"alive")

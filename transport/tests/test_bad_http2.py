@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from random import Random
 
 import h2.errors
@@ -16,15 +15,18 @@ from harness import (
     PATIENCE_S,
     STREAM,
     UNARY,
+    UNARY_HEADERS,
     App,
     PlainEncoder,
     RawClient,
     frame,
     request_headers,
+    serves,
     serving,
 )
 
-UNARY_HEADERS = request_headers(UNARY.encode())
+pytestmark = pytest.mark.usefixtures("others_are_served")
+
 PATHS = (UNARY, STREAM, HOLD, HOLD_STREAM, "/no")
 FRAME_HEADERS, FRAME_SETTINGS, FRAME_PING = 1, 4, 6
 FRAME_WINDOW_UPDATE, FRAME_CONTINUATION = 8, 9
@@ -34,22 +36,6 @@ def http2(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> byte
     """Put HTTP/2's header before a payload."""
     length = len(payload).to_bytes(3, "big")
     return length + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-def serves(client: RawClient) -> bool:
-    """Tell whether a good call is answered on this connection."""
-    answer = client.call(UNARY_HEADERS, frame(b"alive"))
-    return answer.status == 0 and answer.body == frame(b"alive")
-
-
-@pytest.fixture(autouse=True)
-def _others_are_served(app: App) -> Iterator[None]:
-    with RawClient(app.address) as bystander:
-        assert serves(bystander)
-        yield
-        assert serves(bystander)
-    with RawClient(app.address) as newcomer:
-        assert serves(newcomer)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
 
 import h2.errors
 import h2.events
@@ -11,33 +10,18 @@ import pytest
 
 from harness import (
     HOLD_STREAM,
-    STREAM,
+    STREAM_HEADERS,
     UNARY,
+    UNARY_HEADERS,
     App,
     PlainEncoder,
     RawClient,
     frame,
     request_headers,
+    serves,
 )
 
-UNARY_HEADERS = request_headers(UNARY.encode())
-STREAM_HEADERS = request_headers(STREAM.encode())
-
-
-def serves(client: RawClient) -> bool:
-    """Tell whether a good call is answered on this connection."""
-    answer = client.call(UNARY_HEADERS, frame(b"alive"))
-    return answer.status == 0 and answer.body == frame(b"alive")
-
-
-@pytest.fixture(autouse=True)
-def _others_are_served(app: App) -> Iterator[None]:
-    with RawClient(app.address) as bystander:
-        assert serves(bystander)
-        yield
-        assert serves(bystander)
-    with RawClient(app.address) as newcomer:
-        assert serves(newcomer)
+pytestmark = pytest.mark.usefixtures("others_are_served")
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,7 @@ import h2.errors
 import h2.events
 import pytest
 
-from harness import (
-    HOLD,
-    UNARY,
-    RawClient,
-    frame,
-    request_headers,
-    serving,
-)
-
-HOLD_HEADERS = request_headers(HOLD.encode())
-UNARY_HEADERS = request_headers(UNARY.encode())
+from harness import HOLD_HEADERS, UNARY_HEADERS, RawClient, frame, serving
 
 # Closing while more comes in may cost the peer the last bytes that were sent to it.
 CALM = (h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, None)

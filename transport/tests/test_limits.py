@@ -14,18 +14,16 @@ import h2.events
 
 from harness import (
     HOLD,
+    HOLD_HEADERS,
     PATIENCE_S,
     UNARY,
+    UNARY_HEADERS,
     RawClient,
     dialled,
     frame,
-    request_headers,
     serving,
     unary,
 )
-
-HOLD_HEADERS = request_headers(HOLD.encode())
-UNARY_HEADERS = request_headers(UNARY.encode())
 
 
 def test_concurrent_calls() -> None:

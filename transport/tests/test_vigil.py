@@ -3,19 +3,7 @@
 import h2.errors
 import h2.events
 
-from harness import (
-    HOLD,
-    HOLD_STREAM,
-    UNARY,
-    RawClient,
-    frame,
-    request_headers,
-    serving,
-)
-
-HOLD_HEADERS = request_headers(HOLD.encode())
-HOLD_STREAM_HEADERS = request_headers(HOLD_STREAM.encode())
-UNARY_HEADERS = request_headers(UNARY.encode())
+from harness import HOLD_HEADERS, HOLD_STREAM_HEADERS, UNARY_HEADERS, RawClient, frame, serving
 
 
 def test_keepalive_drops_a_dead_peer() -> None:

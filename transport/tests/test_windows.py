@@ -7,21 +7,17 @@ import h2.events
 
 from harness import (
     HOLD_STREAM,
+    HOLD_STREAM_HEADERS,
     PATIENCE_S,
-    STREAM,
-    UNARY,
+    STREAM_HEADERS,
+    UNARY_HEADERS,
     App,
     RawClient,
     dialled,
     frame,
-    request_headers,
     serving,
     stream,
 )
-
-HOLD_STREAM_HEADERS = request_headers(HOLD_STREAM.encode())
-STREAM_HEADERS = request_headers(STREAM.encode())
-UNARY_HEADERS = request_headers(UNARY.encode())
 
 
 def test_stream_window() -> None:
