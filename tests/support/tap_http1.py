@@ -4,7 +4,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from httptools import HttpParserError, HttpRequestParser, HttpResponseParser
+from httptools import (
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
 
 from tests.support.tap_call import Call
 
@@ -31,7 +36,7 @@ class _Reader:
             return
         try:
             self.parser.feed_data(data)
-        except (HttpParserError, ValueError):
+        except (HttpParserError, HttpParserUpgrade):
             self._is_lost = True
 
     def end(self) -> None:
