@@ -110,7 +110,8 @@ def test_a_hundred_requests_are_in_flight(client: Path, tap: Tap) -> None:
     """A client sends all requests of its stream before it has the answer to one of them."""
     with tap.holding(f"{SERVICE}/ModelStreamInfer", _IN_FLIGHT) as hold:
         ended = run(client, tap.address)
-    assert hold.came == _IN_FLIGHT, f"it sent {hold.came} requests, then waited for an answer"
+    waited = f"it sent {hold.came} requests, then waited for an answer, or ended: {ended.stderr}"
+    assert hold.came == _IN_FLIGHT, waited
     expect_every_step(ended)
 
 
