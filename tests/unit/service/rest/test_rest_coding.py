@@ -37,6 +37,7 @@ def test_layers_come_off_in_turn() -> None:
         (TEXT, "gzip, " * 3, 415, "Content-Encoding has 3 codings, at most 2 are taken"),
         (TEXT, "br", 415, "Content-Encoding is 'br', expected gzip, deflate or identity"),
     ],
+    ids=["not gzip", "cut off", "empty", "more behind it", "large", "three codings", "unknown"],
 )
 def test_refused(packed: bytes, coding: str, status: int, text: str) -> None:
     """Damaged, endless and unknown bodies are refused, and no more is inflated than allowed."""
