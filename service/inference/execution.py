@@ -40,9 +40,8 @@ def run_batch(
     except Exception as error:  # a fault of ours must not end the thread and strand callers
         raise BackendError(f"unexpected {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()
-    count = sum([request.count for request in members if not request.is_part])
     idle = sum([request.idle_rows for request in members])
-    timing = BatchTiming(sum(rows), count, assembled - started, ran - assembled, done - ran, idle)
+    timing = BatchTiming(sum(rows), assembled - started, ran - assembled, done - ran, idle)
     return timing, parts
 
 

@@ -207,7 +207,7 @@ class Instance:
         if request.ended:
             self._cancelled(task)
             return
-        timing = BatchTiming(request.rows, 1, 0, task.infer_ns, task.output_ns)
+        timing = BatchTiming(request.rows, 0, task.infer_ns, task.output_ns)
         shared.stats.record_batch(timing, [(waited_ns, 1)])
         if outputs is None:
             shared.stats.record_end(task.count, "empty", infer_ns)

@@ -157,9 +157,15 @@ class Request:
         """Return what can be run for itself when a run with others has failed."""
         return (self,)
 
+    @property
+    def is_counted(self) -> bool:
+        """Tell whether its success is one of a caller's, who has not left."""
+        return not (self.is_part or self.ended)
+
     def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
         """Return how long the requests waited that it stands for, and how many so long.
 
+        Those whose callers have left while others wait are none of them.
         queue_ns: since `arrived`, in nanoseconds, which the result is in as well.
         """
         return ((queue_ns, self.count),)

@@ -376,7 +376,9 @@ class Scheduler:
         started = now - compute_ns / 1e9
         queue_ns = [max(0, int((started - request.arrived) * 1e9)) for request in members]
         counted = zip(queue_ns, members, strict=True)
-        waits = [w for ns, request in counted if not request.is_part for w in request.waits(ns)]
+        waits = [
+            wait for ns, request in counted if request.is_counted for wait in request.waits(ns)
+        ]
         self.stats.record_batch(timing, waits)
         self._costs.note(members[0].key or (), timing.rows, compute_ns / 1e9)
         for request, part, waited in zip(members, parts, queue_ns, strict=True):

@@ -63,7 +63,6 @@ class BatchTiming:
     """One execution; times in nanoseconds. idle_rows: those of its rows that are nobody's."""
 
     rows: int
-    requests: int
     input_ns: int
     infer_ns: int
     output_ns: int
@@ -139,6 +138,7 @@ class ModelStats:
 
         waits: nanoseconds in the queue, and how many requests waited so long.
         """
+        requests = sum([count for _, count in waits])
         compute_ns = timing.input_ns + timing.infer_ns + timing.output_ns
         with self._lock:
             totals = self._totals
@@ -149,11 +149,11 @@ class ModelStats:
             batch.output_ns += timing.output_ns
             totals.batch_rows.add(timing.rows)
             totals.rows += timing.rows - timing.idle_rows
-            totals.input_ns += timing.input_ns * timing.requests
-            totals.infer_ns += timing.infer_ns * timing.requests
-            totals.output_ns += timing.output_ns * timing.requests
+            totals.input_ns += timing.input_ns * requests
+            totals.infer_ns += timing.infer_ns * requests
+            totals.output_ns += timing.output_ns * requests
             totals.last_inference_ms = time.time_ns() // 1_000_000
-            totals.compute_ns.add(compute_ns, timing.requests)
+            totals.compute_ns.add(compute_ns, requests)
             for waited, count in waits:
                 totals.queue_ns.add(waited, count)
                 totals.total_ns.add(waited + compute_ns, count)

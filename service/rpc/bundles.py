@@ -111,6 +111,10 @@ class BundleRequest(Request):
         bundle.release()
         return arrays
 
+    def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
+        """Return how long it has waited for those who still wait; see Request.waits."""
+        return ((queue_ns, self._bundle.waiting),)
+
     def singles(self) -> Sequence[Request]:
         """Return a request for each of its callers; its own end is theirs from now on."""
         if self.count == 1 or self.ended:

@@ -246,7 +246,8 @@ class _Batch(Request):
 
     def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
         """Return how long each step has waited; see Request.waits."""
-        return [(queue_ns + waited_ns(step, self), 1) for step in self._steps]
+        waiting = [step for step in self._steps if not step.request.ended]
+        return [(queue_ns + waited_ns(step, self), 1) for step in waiting]
 
     def singles(self) -> Sequence[Request]:
         """Return a request for each row."""

@@ -88,6 +88,9 @@ def test_cancelling_in_a_running_batch_leaves_the_others_alone(lone: Bench) -> N
     lone.assert_answered(2)
     assert lone.backend.interrupted == 0
     assert isinstance(lone.error(1), RequestCancelled)
+    totals = lone.scheduler.stats.snapshot()
+    assert (totals.queue_ns.count, totals.compute_ns.count) == (2, 2)  # and of the run before
+    assert (totals.rows, totals.failed) == (3, 0)  # the row ran anyway
 
 
 def test_run_is_interrupted_when_all_its_members_have_left(lone: Bench) -> None:

@@ -32,8 +32,8 @@ def test_histogram_counts_every_value_once(values: list[int]) -> None:
 def test_batches_are_counted_by_their_rows() -> None:
     """Executions are counted once a batch, durations once a request, as Triton does."""
     stats = ModelStats()
-    stats.record_batch(BatchTiming(8, 4, 10, 100, 1), [(5, 1), (6, 1), (7, 2)])
-    stats.record_batch(BatchTiming(1, 1, 10, 100, 1), [(0, 1)])
+    stats.record_batch(BatchTiming(8, 10, 100, 1), [(5, 1), (6, 1), (7, 2)])
+    stats.record_batch(BatchTiming(1, 10, 100, 1), [(0, 1)])
     totals = stats.snapshot()
     assert totals.rows == 9
     assert totals.queue_ns.count == 5
@@ -47,7 +47,7 @@ def test_batches_are_counted_by_their_rows() -> None:
 def test_rows_of_nobody_are_no_inferences() -> None:
     """Rows that fill places of a batch are in its size, and not in what was inferred."""
     stats = ModelStats()
-    stats.record_batch(BatchTiming(8, 2, 10, 100, 1, idle_rows=6), [(5, 2)])
+    stats.record_batch(BatchTiming(8, 10, 100, 1, idle_rows=6), [(5, 2)])
     totals = stats.snapshot()
     assert totals.rows == 2
     assert list(totals.batches) == [8]
@@ -83,7 +83,7 @@ def test_counts_of_many_threads_add_up() -> None:
 def test_metrics_are_read_by_the_official_parser() -> None:
     """Histograms are cumulative, in seconds, and labels are escaped."""
     stats, unknown = ModelStats(), ModelStats()
-    stats.record_batch(BatchTiming(3, 2, 0, 2_000_000, 0), [(60_000, 1), (20_000_000_000, 1)])
+    stats.record_batch(BatchTiming(3, 0, 2_000_000, 0), [(60_000, 1), (20_000_000_000, 1)])
     stats.record_outcome("OK")
     unknown.record_outcome("NOT_FOUND")
     registry = CollectorRegistry()

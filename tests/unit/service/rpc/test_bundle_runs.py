@@ -23,6 +23,7 @@ from tests.support.waiting import eventually
 def test_who_leaves_during_the_run_shifts_no_rows() -> None:
     """A caller who leaves while the bundle runs gets nothing, and the others their own rows."""
     with rig() as r:
+        before = r.made.scheduler.stats.snapshot().queue_ns.count
         bundle = r.bundle(3, 4, 5)
         calls = calls_of(bundle)
         r.serve(bundle)
@@ -35,6 +36,7 @@ def test_who_leaves_during_the_run_shifts_no_rows() -> None:
     assert_rows(calls[1:], 4, 5)
     assert calls[0].replies == []
     assert r.outcomes() == {"OK": 2, "CANCELLED": 1}
+    assert r.made.scheduler.stats.snapshot().queue_ns.count - before == 2
 
 
 def test_a_run_that_nobody_waits_for_is_stopped() -> None:
