@@ -76,6 +76,7 @@ class Request:
     outputs: names of the outputs wanted, in the caller's order.
     rows: rows in axis 0 of a batched model, 1 otherwise.
     count: how many requests of callers it stands for.
+    came: when it came, by the scheduler's clock, if it waited elsewhere before.
     is_part: its success is none of a caller's: more parts of the same request follow.
     idle_rows: those of its rows that are there for their place only, and belong to nobody.
     deadline: time.monotonic seconds at which the last caller gives up; None: never.
@@ -93,9 +94,9 @@ class Request:
     """
 
     __slots__ = (
-        "_on_end", "arrived", "bytes", "count", "deadline", "first_deadline", "id", "idle_rows",
-        "inputs", "is_part", "key", "on_leave", "on_response", "on_room", "outputs", "parameters",
-        "priority", "rows", "run", "sequence", "timeout_us", "waiting",
+        "_on_end", "arrived", "bytes", "came", "count", "deadline", "first_deadline", "id",
+        "idle_rows", "inputs", "is_part", "key", "on_leave", "on_response", "on_room", "outputs",
+        "parameters", "priority", "rows", "run", "sequence", "timeout_us", "waiting",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  what a request is made of, by keyword
@@ -123,6 +124,7 @@ class Request:
         self.rows = rows
         self.count = count
         self.idle_rows = 0
+        self.came: float | None = None
         self.is_part = False
         self.deadline = self.first_deadline = deadline
         self.priority = priority
@@ -168,6 +170,8 @@ class Request:
         Those whose callers have left while others wait are none of them.
         queue_ns: since `arrived`, in nanoseconds, which the result is in as well.
         """
+        if self.came is not None:
+            queue_ns += max(0, int((self.arrived - self.came) * 1e9))
         return ((queue_ns, self.count),)
 
     def respond(self, outputs: Tensors) -> bool:

@@ -18,7 +18,7 @@ from service.inference.request import NO_TIMINGS, Key, Outcome, Request
 from service.inference.scheduler import Scheduler
 from service.inference.sequences.assembly import Assembly
 from service.inference.sequences.rows import Hold, Ready, choose
-from service.inference.sequences.runner import StepEnded, StepRequest, step_key, waited_ns
+from service.inference.sequences.runner import StepEnded, step_key, waited_ns
 from service.inference.sequences.sequence import Step
 from service.repository.sequences import Direct
 from service.tensors import Signature, Tensors
@@ -214,9 +214,9 @@ class DirectRunner:
         """Return a request that runs a row of a batch that failed, alone and in its place."""
         inputs, outputs, count, key = self.batch_parts([row])
         on_end = partial(self._single_ended, batch, row)
-        request = StepRequest(inputs, outputs, rows=count, on_end=on_end, key=key, size=0)
+        request = Request(inputs, outputs, rows=count, on_end=on_end, key=key, size=0)
         request.idle_rows = count - 1
-        request.arrived, request.step = batch.arrived, row.step
+        request.arrived, request.came = batch.arrived, row.step.arrived
         return request
 
 

@@ -37,6 +37,7 @@ from service.tensors import Signature, Tensors
 _LOG = logging.getLogger(__name__)
 _JOIN_S: Final = 5.0
 _WARN_EVERY_S: Final = 60.0
+_UNANSWERED: Final = "model %s: an answer could not be given"
 
 
 class SequenceEngine:
@@ -302,7 +303,10 @@ class SequenceEngine:
             if not (step.request.ended or isinstance(error, RequestCancelled)):
                 waited = self._clock() - step.arrived
                 self.stats.record_failure(int(waited * 1e9))
-            self._answer(partial(step.request.fail, error))
+            try:
+                step.request.fail(error)
+            except Exception:  # noqa: BLE001  a fault in answering one must not hold up the others
+                _LOG.exception(_UNANSWERED, self._model)
         for step in changes.stops:
             self._runner.stop(step)
         for step in changes.runs:
@@ -350,28 +354,22 @@ class SequenceEngine:
                 self._ring()
             else:
                 changes = self._table.fail(step, _reason(error), self._clock())
-        if error is None:
-            timings = outcome.timings
-            if step.inner is not None:  # then they are of this step alone
-                timings.queue_ns += waited_ns(step, step.inner)
-            is_silent = self.spec.is_final_only and not step.end
-            self._answer(
-                lambda: request.complete(
+        try:
+            if error is None:
+                timings = outcome.timings
+                if step.inner is not None:  # then they are of this step alone
+                    timings.queue_ns += waited_ns(step, step.inner)
+                is_silent = self.spec.is_final_only and not step.end
+                request.complete(
                     None if is_silent else {name: outputs[name] for name in request.outputs},
                     timings,
                 )
-            )
-        else:
-            self._answer(partial(request.fail, error))
+            else:
+                request.fail(error)
+        except Exception:  # noqa: BLE001  a fault in answering one must not hold up the others
+            _LOG.exception(_UNANSWERED, self._model)
         # The scheduler, whose thread this is after a run, looks at its queue next.
         self._apply(changes, deferred=error is None)
-
-    def _answer(self, end: Callable[[], bool]) -> None:
-        """End a request. A fault in answering one must not hold up the others."""
-        try:
-            end()
-        except Exception:  # noqa: BLE001
-            _LOG.exception("model %s: an answer could not be given", self._model)
 
     def _fault(self) -> InferenceFailed:
         """Log the fault at hand under an id and return what the caller is told."""

@@ -1,7 +1,7 @@
 """How steps that may run get to the scheduler: one by one, for it to batch the oldest of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -47,18 +47,6 @@ class Runner(Protocol):
         """Hold nothing for a fuller batch from now on. Ends no step on the caller's thread."""
 
 
-class StepRequest(Request):
-    """A request that runs one step. step: to be set by who makes it."""
-
-    __slots__ = ("step",)
-
-    step: Step
-
-    def waits(self, queue_ns: int) -> Sequence[tuple[int, int]]:
-        """Return how long the step has waited; see Request.waits."""
-        return ((queue_ns + waited_ns(self.step, self), self.count),)
-
-
 class OldestRunner:
     """Every step is a request of its own: the scheduler batches the oldest."""
 
@@ -84,7 +72,7 @@ class OldestRunner:
         request = step.request
         key = step_key(self._visible, request, given)
         inputs, added = self.assembly.inputs(step, given)
-        step.inner = inner = StepRequest(
+        step.inner = inner = Request(
             inputs,
             self.assembly.outputs(request.outputs),
             rows=1,
@@ -96,7 +84,7 @@ class OldestRunner:
             size=request.bytes,
             parameters=request.parameters,
         )
-        inner.step = step
+        inner.came = step.arrived
         inner.first_deadline = None  # it was accepted when it came: it is not refused now
         if request.ended:  # before anybody could see `inner`
             inner.cancel()
