@@ -187,19 +187,21 @@ class SequenceEngine:
             changes = self._table.release(scope, self._clock())
         self._apply(changes)
 
-    def owes(self, scope: object) -> bool:
-        """Tell whether a scope has a sequence without an id that has not got to its END."""
+    def hand_over(self, scope: object) -> bool:
+        """Let go of a scope; tell whether its sequence without an id had not got to its END."""
         with self._lock:
-            return self._table.owes(scope)
+            owes = self._table.owes(scope)
+            changes = self._table.finish(scope, self._clock())
+            self._table.forget(scope)
+        self._apply(changes)
+        return owes
 
     def succeed(self, before: "SequenceEngine", scope: object) -> None:
         """Serve a scope that the engine of a version which is over has served before.
 
         If its sequence without an id had not ended, the next request of it is told to start.
         """
-        owes = before.owes(scope)
-        before.finish(scope)
-        if owes:
+        if before.hand_over(scope):
             with self._lock:
                 self._table.inherit(scope)
 

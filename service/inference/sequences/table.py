@@ -86,6 +86,10 @@ class Table:
         """Tell whether the sequence that a scope has without an id goes on, or ended too early."""
         return 0 in self._live.get(scope, {}) or self._endings.knows(scope, 0)
 
+    def forget(self, scope: object) -> None:
+        """Forget why the sequence ended that a scope has without an id."""
+        self._endings.forget(scope, 0)
+
     def inherit(self, scope: object) -> None:
         """Have a scope be told that its sequence without an id ended with another version."""
         self._endings.note(scope, 0, CLOSED)

@@ -44,6 +44,21 @@ def test_sequence_of_a_scope_is_not_begun_by_itself_after_a_failure() -> None:
         assert made.send(0, 2, scope=scope, start=True).total == 2
 
 
+def test_sequence_of_a_scope_that_another_version_ended_is_told_so_once() -> None:
+    """A stream may meet the new version by two names, and has the old one's end by one of them."""
+    with rig() as before, rig() as after:
+        scope = object()
+        assert before.send(0, 1, scope=scope).total == 1
+        assert before.engine.close(5.0)
+        after.engine.succeed(before.engine, scope)
+        with pytest.raises(InvalidRequest, match="the model was unloaded"):
+            after.send(0, 1, scope=scope)
+        assert after.send(0, 2, scope=scope, start=True).total == 2
+        after.engine.succeed(before.engine, scope)
+        assert after.send(0, 2, scope=scope, end=True).total == 4
+        assert after.send(0, 3, scope=scope).total == 3
+
+
 def test_sequence_of_a_scope_is_never_idle() -> None:
     """A stream that is open may be silent; its state waits for it."""
     with rig(idle_s=1.0) as made:
