@@ -61,17 +61,20 @@ class Costs:
         cost = self._by_shape.get((key, rows.bit_length()))
         return cost is not None and cost.is_cheap
 
-    def by_size(self) -> list[RunCost]:
-        """Return what runs cost by size, ascending, over all shapes."""
+    def by_size(self, max_rows: int, *, may_inline: bool = True) -> list[RunCost]:
+        """Return what runs cost by size, ascending, over all shapes.
+
+        max_rows: of the largest batch. may_inline: False: inline is False whatever a run costs.
+        """
         sizes: dict[int, list[_Cost]] = {}
         for (_, bits), cost in sorted(self._by_shape.items(), key=lambda item: item[0][1]):
             sizes.setdefault(bits, []).append(cost)
         return [
             RunCost(
-                max_rows=(1 << bits) - 1,
+                max_rows=min((1 << bits) - 1, max_rows),
                 runs=(runs := sum(cost.runs for cost in costs)),
                 mean_s=sum(cost.mean_s * cost.runs for cost in costs) / runs,
-                inline=all(cost.is_cheap for cost in costs),
+                inline=may_inline and all(cost.is_cheap for cost in costs),
             )
             for bits, costs in sizes.items()
         ]

@@ -7,7 +7,6 @@ next turn.
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections import deque
@@ -16,9 +15,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.errors import InferenceFailed, RequestCancelled, RequestError
+from service.errors import RequestCancelled, RequestError
 from service.inference.admission import SchedulerConfig
 from service.inference.costs import Costs
+from service.inference.faults import logged_fault
 from service.inference.producer import Producer, Responses
 from service.inference.request import Request, Timings
 from service.inference.waitlist import Waitlist
@@ -230,9 +230,7 @@ class Instance:
             self._cancelled(task)
             return
         if not isinstance(error, RequestError):
-            error_id = secrets.token_hex(4)
-            _LOG.error("model %s failed (error id %s)", shared.model, error_id, exc_info=error)
-            error = InferenceFailed(shared.model, error_id)
+            error = logged_fault(shared.model, error)
         if shared.decoupled:
             kind: EndKind = "cancelled" if isinstance(error, RequestCancelled) else "failed"
             shared.stats.record_end(task.count, kind, infer_ns)

@@ -5,18 +5,16 @@ its caller left. Threads are owned here and joined by `close`.
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Final, TypeAlias
 
 from service.errors import (
     BackendError,
     BackendInterrupted,
-    InferenceFailed,
     RequestError,
     ShuttingDown,
 )
@@ -24,6 +22,7 @@ from service.inference.admission import SchedulerConfig, Waiting
 from service.inference.backend import Backend
 from service.inference.costs import Costs, RunCost
 from service.inference.execution import live_members, run_batch
+from service.inference.faults import logged_fault
 from service.inference.policy import Close, Wait, decide
 from service.inference.queue import RequestQueue
 from service.inference.request import Key, Request, Run, Timings, batch_key
@@ -35,7 +34,6 @@ _LOG = logging.getLogger(__name__)
 _INTERRUPT_S: Final = 5.0  # for a run to notice that it was stopped: at most one node of its graph
 _TOO_LONG_S: Final = 0.25  # an inline run that took this long was the last one of its model
 _MAX_DEAD: Final = 256  # requests that ended in the queue and may stay there
-
 
 _Step: TypeAlias = tuple[list[tuple[Request, RequestError]], list[Request], Run]
 
@@ -54,6 +52,7 @@ class Scheduler:
     ) -> None:
         self.stats = stats or ModelStats()
         self._model = model
+        self._fault = partial(logged_fault, model)
         self._backend = backend
         self._config = config
         self._policy = config.batch
@@ -102,12 +101,7 @@ class Scheduler:
     def run_costs(self) -> list[RunCost]:
         """Return what runs cost by size of the batch; inline is False where nothing runs inline."""
         with self._changed:
-            costs = self._costs.by_size()
-        may, most = self._may_run_inline, self._policy.max_rows
-        return [
-            replace(cost, max_rows=min(cost.max_rows, most), inline=may and cost.inline)
-            for cost in costs
-        ]
+            return self._costs.by_size(self._policy.max_rows, may_inline=self._may_run_inline)
 
     def runs_inline(self, key: Key, rows: int) -> bool:
         """Tell whether `flush` would run a batch of this shape and size on the caller's thread.
@@ -224,10 +218,9 @@ class Scheduler:
                     return False
         with self._changed:
             left = max(0.0, deadline - time.monotonic())
-            return self._changed.wait_for(self._is_at_rest, left)
-
-    def _is_at_rest(self) -> bool:
-        return not (self._in_progress or self._waiting.requests)
+            return self._changed.wait_for(
+                lambda: not (self._in_progress or self._waiting.requests), left
+            )
 
     def _left(self, request: Request) -> None:
         """Free the place of a request that ended early; stop a run that nobody waits for."""
@@ -393,12 +386,6 @@ class Scheduler:
 
     def _fault_of(self, request: Request, error: Exception) -> None:
         self._fail(request, self._fault(error))
-
-    def _fault(self, error: Exception) -> InferenceFailed:
-        """Log an error under an id and return what the caller is told."""
-        error_id = secrets.token_hex(4)
-        _LOG.error("model %s: run failed (error id %s)", self._model, error_id, exc_info=error)
-        return InferenceFailed(self._model, error_id)
 
     def _fail(self, request: Request, error: RequestError) -> None:
         if request.ended:

@@ -2,7 +2,14 @@
 
 from typing import Final
 
-from service.errors import InvalidRequest, shown
+from service.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidRequest,
+    RequestCancelled,
+    RequestError,
+    shown,
+)
 
 CANCELLED: Final = "a request of it was cancelled"
 LATE: Final = "a request of it missed its deadline"
@@ -53,3 +60,13 @@ class Endings:
             "specify the START flag on the first request of the sequence"
         )
         return InvalidRequest(f"{text}; the one before ended: {reason}" if reason else text)
+
+
+def reason_of(error: RequestError) -> str:
+    """Return why a sequence ended whose step did, as its next request is told."""
+    if isinstance(error, RequestCancelled):
+        return CANCELLED
+    if isinstance(error, DeadlineExceeded):
+        return LATE
+    what = "failed" if isinstance(error, InferenceFailed) else "was refused"
+    return f"a request of it {what}: {error}"

@@ -6,7 +6,6 @@ the states, answers the client and starts the next step. One thread waits for th
 
 import logging
 import math
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +13,6 @@ from functools import partial
 from typing import Final
 
 from service.errors import (
-    DeadlineExceeded,
-    InferenceFailed,
     InvalidRequest,
     RequestCancelled,
     RequestError,
@@ -24,9 +21,10 @@ from service.errors import (
     shown,
 )
 from service.inference.costs import RunCost
+from service.inference.faults import logged_fault
 from service.inference.request import NO_TIMINGS, Outcome, Request, SequenceStep, array_bytes
 from service.inference.scheduler import Scheduler
-from service.inference.sequences.endings import CANCELLED, LATE
+from service.inference.sequences.endings import reason_of
 from service.inference.sequences.runner import Runner, waited_ns
 from service.inference.sequences.sequence import Changes, Limits, Step
 from service.inference.sequences.table import Table
@@ -334,8 +332,8 @@ class SequenceEngine:
             self._runner.start(step, given, deferred=deferred)
         except RequestError as error:
             self._ended(step, Outcome(None, error, NO_TIMINGS))
-        except Exception:  # noqa: BLE001  a fault of ours must not hold its sequence for ever
-            self._ended(step, Outcome(None, self._fault(), NO_TIMINGS))
+        except Exception as fault:  # noqa: BLE001  of ours: it must not hold its sequence for ever
+            self._ended(step, Outcome(None, logged_fault(self._model, fault), NO_TIMINGS))
             self._runner.stop(step)
 
     def _ended(self, step: Step, outcome: Outcome) -> None:
@@ -346,8 +344,8 @@ class SequenceEngine:
         if error is None:
             try:
                 states = self._assembly.states(outputs)
-            except Exception:  # noqa: BLE001  want of memory, perhaps
-                error = self._fault()
+            except Exception as fault:  # noqa: BLE001  want of memory, perhaps
+                error = logged_fault(self._model, fault)
         size = sum([array_bytes(array) for array in states.values()])
         with self._lock:
             error = error or self._table.lacks_room(step, size)
@@ -355,7 +353,7 @@ class SequenceEngine:
                 changes = self._table.done(step, states, size, self._clock())
                 self._ring()
             else:
-                changes = self._table.fail(step, _reason(error), self._clock())
+                changes = self._table.fail(step, reason_of(error), self._clock())
         try:
             if error is None:
                 timings = outcome.timings
@@ -372,12 +370,6 @@ class SequenceEngine:
             _LOG.exception(_UNANSWERED, self._model)
         # The scheduler, whose thread this is after a run, looks at its queue next.
         self._apply(changes, deferred=error is None)
-
-    def _fault(self) -> InferenceFailed:
-        """Log the fault at hand under an id and return what the caller is told."""
-        error_id = secrets.token_hex(4)
-        _LOG.exception("model %s: a step has failed (error id %s)", self._model, error_id)
-        return InferenceFailed(self._model, error_id)
 
     def _ring(self) -> None:
         """Wake the thread up if it is to look sooner than it would."""
@@ -403,13 +395,3 @@ class SequenceEngine:
                 left = self._looks_at - self._clock()
                 if left > 0:
                     self._sooner.wait(None if left == math.inf else left)
-
-
-def _reason(error: RequestError) -> str:
-    """Return why a sequence ended whose step did, as its next request is told."""
-    if isinstance(error, RequestCancelled):
-        return CANCELLED
-    if isinstance(error, DeadlineExceeded):
-        return LATE
-    what = "failed" if isinstance(error, InferenceFailed) else "was refused"
-    return f"a request of it {what}: {error}"

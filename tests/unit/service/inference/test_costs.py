@@ -13,7 +13,7 @@ def costs_of(*notes: tuple[object, int, int, int]) -> list[tuple[int, int, int, 
             costs.note(key, rows, micros / 1e6)  # type: ignore[arg-type]
     return [
         (cost.max_rows, cost.runs, round(cost.mean_s * 1e6), cost.inline)
-        for cost in costs.by_size()
+        for cost in costs.by_size(1000)
     ]
 
 
