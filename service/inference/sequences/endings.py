@@ -18,6 +18,11 @@ CLOSED: Final = "the model was unloaded"
 _MAX_ENDINGS: Final = 1024  # of one scope; the oldest are forgotten
 
 
+def idle(seconds: float) -> str:
+    """Return the reason for the end of a sequence that was without a request for so long."""
+    return f"no request for {seconds:g} s, which max_sequence_idle_microseconds allows"
+
+
 class Endings:
     """The reasons, by scope and id, until an id is used again or its scope is over."""
 

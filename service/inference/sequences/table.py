@@ -21,7 +21,7 @@ from service.errors import (
 )
 from service.inference.request import Request, SequenceStep
 from service.inference.sequences.alarm import Alarm
-from service.inference.sequences.endings import CANCELLED, CLOSED, LATE, TIMED_OUT, Endings
+from service.inference.sequences.endings import CANCELLED, CLOSED, LATE, TIMED_OUT, Endings, idle
 from service.inference.sequences.sequence import (
     Changes,
     Limits,
@@ -210,7 +210,7 @@ class Table:
         while (sequence := self._alarm.next(now)) is not None:
             if sequence.idle_at <= now:
                 self.reaped += 1
-                self._end(sequence, self._idle_text(), None, now, changes)
+                self._end(sequence, idle(self._limits.idle_s), None, now, changes)
                 continue
             self._expire_steps(sequence, now, changes)
             if not sequence.is_over:
@@ -394,8 +394,3 @@ class Table:
 
     def _idle_s(self, sequence: Sequence) -> float:
         return self._limits.idle_s if sequence.scope is None else math.inf
-
-    def _idle_text(self) -> str:
-        return (
-            f"no request for {self._limits.idle_s:g} s, which max_sequence_idle_microseconds allows"
-        )
