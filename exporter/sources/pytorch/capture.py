@@ -38,6 +38,7 @@ def capture(
     """
     positional, keywords = arguments.arrange(tensors_on(module, [i.example for i in inputs]))
     guards: list[Guard] = []
+    _forget_dispatch()
     try:
         with quiet(), recorded_guards() as guards:
             program = torch.onnx.export(
@@ -62,6 +63,17 @@ def capture(
         raise ConversionFailed("torch.onnx.export returned no program")
     check_opset(program, opset)
     return program
+
+
+def _forget_dispatch() -> None:
+    """Let torch look up anew how it traces each operator.
+
+    What decomposing a program leaves in that cache of the process is wrong for the next capture: a
+    second GRU was unrolled in Python over the steps of its example, which fixed their number.
+    """
+    for operator in torch._decomp.decomposition_table:  # noqa: SLF001  there is no public way
+        if isinstance(operator, torch._ops.OpOverload):  # noqa: SLF001
+            operator._dispatch_cache.clear()  # noqa: SLF001
 
 
 def tensors_on(module: torch.nn.Module, arrays: Sequence[Array]) -> list[torch.Tensor]:
