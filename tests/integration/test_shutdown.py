@@ -23,6 +23,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CLIENTS = 16
 _LOST = ("Socket closed", "reset", "Cancelled", "internal")  # how a lost call looks
+_UNMADE = "failed to connect"  # how one looks that no connection was made for, so that none had it
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_drain_under_load_loses_nothing(repository: Path, serve: Serve) -> None:
         assert client.refusal is not None
         code, text = client.refusal
         assert code is grpc.StatusCode.UNAVAILABLE, text
-        assert not [lost for lost in _LOST if lost in text], text
+        assert text.startswith(_UNMADE) or not [lost for lost in _LOST if lost in text], text
 
 
 def test_request_in_progress_is_answered(repository: Path, serve: Serve) -> None:
