@@ -88,12 +88,14 @@ impl Outbound {
         self.end(finish, &mut Written::default());
     }
 
-    /// Cut the stream off.
-    pub fn reset(&mut self, reason: Reason) {
-        match self.stream.take() {
-            Some(Half::Unanswered(mut respond)) => respond.send_reset(reason),
-            Some(Half::Open(mut stream)) => stream.send_reset(reason),
-            None => {}
+    /// End the stream with a status, or with a reset in the middle of a message.
+    pub fn cut_off(&mut self, code: i32, message: &str) {
+        match &mut self.stream {
+            Some(Half::Open(stream)) if !self.chunk.is_empty() => {
+                stream.send_reset(Reason::CANCEL);
+                self.stream = None;
+            }
+            _ => self.end_with(code, message),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::wire::encoding::Encoding;
 use crate::wire::frame::FrameError;
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -122,8 +122,8 @@ impl Stream {
             core.counters.count(Counter::DeadlinesExceeded);
             self.outbound.end_with(code::DEADLINE_EXCEEDED, "Deadline Exceeded");
         } else {
-            // Answered in time, but the peer has not taken the answer.
-            self.outbound.reset(Reason::CANCEL);
+            // Answered in time, but the answer has not been written, or not been taken by the peer.
+            self.outbound.cut_off(code::DEADLINE_EXCEEDED, "Deadline Exceeded");
         }
     }
 

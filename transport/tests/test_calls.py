@@ -15,7 +15,10 @@ from harness import (
     STREAM,
     UNARY,
     App,
+    RawClient,
     dialled,
+    frame,
+    request_headers,
     serving,
     stream,
     unary,
@@ -161,6 +164,26 @@ def test_passed_deadline(app: App, channel: grpc.Channel) -> None:
     assert app.expect("cancelled").call is served
     served.finish(0, reply=b"late")
     assert app.has_no_event()
+
+
+def test_answer_as_the_deadline_passes(app: App, raw: RawClient) -> None:
+    """An answer that was given, and is not written yet, gives way to a status, never to a reset.
+
+    To gRPC a reset is DEADLINE_EXCEEDED or CANCELLED, by what the client's own clock says.
+    """
+    for _ in range(5):
+        timeouts = [(b"grpc-timeout", b"%dm" % at) for at in range(100, 180)]
+        headers = [request_headers(HOLD.encode(), timeout) for timeout in timeouts]
+        numbers = [raw.open(each, frame(b"")) for each in headers]
+        for served in [app.expect("request").call for _ in numbers]:
+            while time.monotonic() < (served.deadline or 0):
+                pass
+            served.finish(0, reply=b"late")
+        answers = [raw.answer(number) for number in numbers]
+        assert {answer.reset for answer in answers} == {None}
+        assert {answer.status for answer in answers} <= {0, 4}
+        while not app.has_no_event():
+            app.expect("cancelled")
 
 
 def test_cancelled_unary(app: App, channel: grpc.Channel) -> None:
