@@ -8,14 +8,12 @@ import pytest
 from service.errors import InferenceFailed, InvalidRequest, RequestCancelled
 from service.inference.producer import Responses
 from service.inference.request import Request
-from tests.support.producers import Caller, endless, engine_of, until_left, value
+from tests.support.producers import Caller, Respond, endless, engine_of, until_left, value
 from tests.support.waiting import WAIT_S, eventually
 
 
-@pytest.mark.parametrize("has_room", [True, False])
-def test_a_request_that_is_left_is_stopped_where_it_yields(*, has_room: bool) -> None:
-    """Its generator is closed, so that what it holds is freed, in turn or put aside."""
-    freed = threading.Event()
+def endless_until_freed(freed: threading.Event) -> Respond:
+    """Return a model that goes on for ever, and tells when it has been made to let go."""
 
     def respond(request: Request, left: threading.Event) -> Responses:
         try:
@@ -24,7 +22,14 @@ def test_a_request_that_is_left_is_stopped_where_it_yields(*, has_room: bool) ->
             freed.set()
         return None
 
-    with engine_of(respond) as (engine, _):
+    return respond
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_request_that_is_left_is_stopped_where_it_yields(*, has_room: bool) -> None:
+    """Its generator is closed, so that what it holds is freed, in turn or put aside."""
+    freed = threading.Event()
+    with engine_of(endless_until_freed(freed)) as (engine, _):
         caller = Caller(has_room=has_room)
         engine.submit(caller.request)
         caller.next()
@@ -148,17 +153,10 @@ def test_a_response_that_cannot_be_given_ends_its_request() -> None:
     """An answer that is too large, say, is the end of its request, and its model is stopped."""
     freed = threading.Event()
 
-    def respond(request: Request, left: threading.Event) -> Responses:
-        try:
-            yield from endless(request, left)
-        finally:
-            freed.set()
-        return None
-
     def refuse(_outputs: object) -> bool:
         raise InvalidRequest("too large")
 
-    with engine_of(respond) as (engine, _):
+    with engine_of(endless_until_freed(freed)) as (engine, _):
         caller = Caller()
         caller.request.on_response = refuse
         engine.submit(caller.request)
